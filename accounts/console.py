@@ -1,0 +1,86 @@
+"""What every console page shares: a signed-in person, and the one of their organizations that the page is about."""
+
+from typing import Any, ClassVar
+
+from django.conf import settings
+from django.contrib.auth.views import redirect_to_login
+from django.core.exceptions import PermissionDenied
+from django.db.models.functions import Lower
+from django.http import Http404, HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import render
+from django.utils.cache import add_never_cache_headers
+from django.views import View
+
+from accounts import roles
+from accounts.models import Membership, User
+
+SESSION_KEY = "console_organization"
+
+
+def memberships_of(user: User) -> list[Membership]:
+    """List a person's memberships with their organizations, by name."""
+    memberships = Membership.objects.filter(user=user).select_related("organization")
+    return list(memberships.order_by(Lower("organization__name")))
+
+
+class ConsoleView(View):
+    """A page of the console. It finds the membership, asks the roles table and keeps caches from storing the page.
+
+    The organization is the one that the form or the link names as `organization`, else the one last switched to, else
+    the first; so a page that was left open acts on what it shows, whatever another tab has switched to.
+    """
+
+    permission: ClassVar[roles.Permission] = roles.Permission.VIEW
+    section: ClassVar[str] = ""
+
+    user: User
+    membership: Membership
+    memberships: list[Membership]
+
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """Let members in who may see the page; others learn what they can do."""
+        if not isinstance(request.user, User):
+            return redirect_to_login(request.get_full_path())
+        self.user = request.user
+        self.memberships = memberships_of(request.user)
+        if not self.memberships:
+            status = 200 if request.method == "GET" else 403
+            response: HttpResponseBase = render(request, "console/no_organization.html", status=status)
+        else:
+            self.membership = self.choose_membership()
+            if not self.may(self.permission):
+                raise PermissionDenied
+            response = super().dispatch(request, *args, **kwargs)
+        add_never_cache_headers(response)
+        return response
+
+    def choose_membership(self) -> Membership:
+        """Choose the membership that the request is about.
+
+        Raises:
+            Http404: an organization is named that the person does not belong to.
+        """
+        by_organization = {str(membership.organization_id): membership for membership in self.memberships}
+        named = self.request.POST.get("organization", self.request.GET.get("organization"))
+        if named is not None:
+            if named not in by_organization:
+                raise Http404
+            return by_organization[named]
+        return by_organization.get(str(self.request.session.get(SESSION_KEY)), self.memberships[0])
+
+    def may(self, permission: roles.Permission) -> bool:
+        """Tell whether the person may do something in this organization."""
+        return roles.may(self.membership, permission)
+
+    def page(self, template: str, **context: Any) -> HttpResponse:
+        """Render a console page."""
+        shared = {
+            "section": self.section,
+            "membership": self.membership,
+            "memberships": self.memberships,
+            "organization": self.membership.organization,
+            "may": {permission.name: True for permission in roles.Permission if self.may(permission)},
+            "base_url": settings.PUBLIC_BASE_URL,
+        }
+        return render(self.request, template, shared | context)

@@ -1,0 +1,158 @@
+"""Who: people, organizations, memberships and API keys."""
+
+from typing import Any, ClassVar
+
+import pgtrigger
+from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
+from django.db import models
+from django.db.models import F, Q
+from django.db.models.functions import Lower
+
+from seedancee2.lib import clock
+
+
+class UserManager(BaseUserManager["User"]):
+    """Makes users by e-mail address."""
+
+    def create_user(self, email: str, password: str | None = None, **fields: Any) -> "User":
+        """Create a person; without a password they cannot sign in until they reset it."""
+        user = self.model(email=self.normalize_email(email).lower(), **fields)
+        user.set_password(password)
+        user.save(using=self._db)
+        return user
+
+    def create_superuser(self, email: str, password: str | None = None, **fields: Any) -> "User":
+        """Create a member of the staff with every permission."""
+        return self.create_user(email, password, **{"is_staff": True, "is_superuser": True, **fields})
+
+
+class User(AbstractBaseUser, PermissionsMixin):
+    """A person, known by e-mail address."""
+
+    email = models.EmailField(max_length=254, unique=True)
+    name = models.CharField(max_length=120, blank=True)
+    is_staff = models.BooleanField(default=False)
+    is_active = models.BooleanField(default=True)
+    created_at = models.DateTimeField(default=clock.now, editable=False)
+
+    objects: ClassVar[UserManager] = UserManager()
+
+    EMAIL_FIELD = "email"
+    USERNAME_FIELD = "email"
+    REQUIRED_FIELDS: ClassVar[list[str]] = []
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=Q(email=Lower("email")), name="accounts_user_email_lower")]
+
+    def __str__(self) -> str:
+        return self.email
+
+    def clean(self) -> None:
+        """Write the address in lower case, as the database demands."""
+        super().clean()
+        self.email = self.email.lower()
+
+
+class Organization(models.Model):
+    """A paying customer: what keys, credits and tasks belong to."""
+
+    name = models.CharField(max_length=120)
+    is_suspended = models.BooleanField(default=False)
+    is_webhook_signing_enabled = models.BooleanField(default=True)
+    create_rate_limit = models.PositiveIntegerField(null=True, blank=True, help_text="Creates a minute for each key.")
+    request_rate_limit = models.PositiveIntegerField(null=True, blank=True, help_text="Other requests a minute.")
+    created_at = models.DateTimeField(default=clock.now, editable=False)
+    members = models.ManyToManyField(User, through="Membership", related_name="organizations")
+
+    class Meta:
+        constraints = [models.UniqueConstraint(Lower("name"), name="accounts_organization_name")]
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Membership(models.Model):
+    """What a person is in an organization."""
+
+    class Role(models.TextChoices):
+        OWNER = "owner"
+        ADMIN = "admin"
+        DEVELOPER = "developer"
+        BILLING = "billing"
+        VIEWER = "viewer"
+
+    user = models.ForeignKey(User, on_delete=models.CASCADE, related_name="memberships")
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="memberships")
+    role = models.CharField(max_length=10, choices=Role.choices)
+    created_at = models.DateTimeField(default=clock.now, editable=False)
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["user", "organization"], name="accounts_membership_once"),
+            models.CheckConstraint(
+                condition=Q(role__in=["owner", "admin", "developer", "billing", "viewer"]),
+                name="accounts_membership_role",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.user_id} is {self.role} of {self.organization_id}"
+
+
+class ApiKey(models.Model):
+    """A customer's key; the secret itself is shown once and never stored."""
+
+    class Mode(models.TextChoices):
+        LIVE = "live"
+        TEST = "test"
+
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="api_keys")
+    name = models.CharField(max_length=80)
+    mode = models.CharField(max_length=4, choices=Mode.choices)
+    digest = models.BinaryField(unique=True, editable=False)
+    last_four = models.CharField(max_length=4)
+    is_imported = models.BooleanField(default=False)
+    create_rate_limit = models.PositiveIntegerField(null=True, blank=True, help_text="Creates a minute.")
+    request_rate_limit = models.PositiveIntegerField(null=True, blank=True, help_text="Other requests a minute.")
+    created_at = models.DateTimeField(default=clock.now, editable=False)
+    created_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    expires_at = models.DateTimeField(null=True, blank=True)
+    revoked_at = models.DateTimeField(null=True, blank=True)
+    revoked_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    last_used_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        verbose_name = "API key"
+        constraints = [
+            models.CheckConstraint(condition=Q(mode__in=["live", "test"]), name="accounts_apikey_mode"),
+        ]
+        indexes = [models.Index(F("organization"), F("id").desc(), name="accounts_apikey_of_org")]
+        triggers = [
+            pgtrigger.Protect(
+                name="stays_revoked",
+                operation=pgtrigger.Update,
+                condition=pgtrigger.Q(old__revoked_at__isnull=False)
+                & pgtrigger.Q(old__revoked_at__df=pgtrigger.F("new__revoked_at")),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.name} (…{self.last_four})"
+
+    @property
+    def is_test(self) -> bool:
+        """Whether the key runs on the sandbox and moves no credits."""
+        return self.mode == self.Mode.TEST
+
+    @property
+    def state(self) -> str:
+        """Say `active`, `expired` or `revoked`; the organization may still be suspended."""
+        if self.revoked_at is not None:
+            return "revoked"
+        is_expired = self.expires_at is not None and self.expires_at <= clock.now()
+        return "expired" if is_expired else "active"
+
+    @property
+    def masked(self) -> str:
+        """Show as much of the key as helps to tell it from others."""
+        return f"…{self.last_four}" if self.is_imported else f"sk_seedancee2_{self.mode}_…{self.last_four}"

@@ -1,0 +1,50 @@
+"""What each role may do: the one table that every page asks."""
+
+import enum
+
+from accounts.models import ApiKey, Membership
+
+
+class Permission(enum.Enum):
+    """Something that a member may be allowed to do in an organization."""
+
+    VIEW = "see tasks, usage and webhooks"
+    GENERATE = "make videos in the playground"
+    VIEW_ALL_KEYS = "see every API key of the organization"
+    MANAGE_OWN_KEYS = "issue and revoke their own API keys"
+    MANAGE_ALL_KEYS = "issue and revoke every API key of the organization"
+    REDELIVER_WEBHOOKS = "send a webhook again"
+    REVEAL_SIGNING_SECRET = "read and rotate the webhook signing secret"  # noqa: S105 -- a sentence, not a secret
+    VIEW_BILLING = "see balances, the ledger and statements"
+    REQUEST_CREDITS = "ask for more credits"
+    VIEW_AUDIT = "read the audit log"
+    MANAGE_MEMBERS = "invite, change and remove members other than owners"
+    CHANGE_SETTINGS = "change the organization's settings"
+    MANAGE_OWNERS = "make and unmake owners"
+
+
+_P = Permission
+_R = Membership.Role
+
+TABLE: dict[str, frozenset[Permission]] = {
+    _R.OWNER: frozenset(Permission),
+    _R.ADMIN: frozenset(Permission) - {_P.MANAGE_OWNERS},
+    _R.DEVELOPER: frozenset(
+        {_P.VIEW, _P.GENERATE, _P.MANAGE_OWN_KEYS, _P.REDELIVER_WEBHOOKS, _P.REVEAL_SIGNING_SECRET}
+    ),
+    _R.BILLING: frozenset({_P.VIEW, _P.VIEW_BILLING, _P.REQUEST_CREDITS}),
+    _R.VIEWER: frozenset({_P.VIEW, _P.VIEW_ALL_KEYS}),
+}
+
+
+def may(membership: Membership, permission: Permission) -> bool:
+    """Tell whether a member may do something in their organization; an unknown role may do nothing."""
+    return permission in TABLE.get(membership.role, frozenset())
+
+
+def may_manage_key(membership: Membership, key: ApiKey) -> bool:
+    """Tell whether a member may revoke this key: any of the organization, or only one that they issued."""
+    if key.organization_id != membership.organization_id:
+        return False
+    is_own = key.created_by_id == membership.user_id
+    return may(membership, Permission.MANAGE_ALL_KEYS) or (is_own and may(membership, Permission.MANAGE_OWN_KEYS))

@@ -1,0 +1,231 @@
+"""The staff's pages for people, organizations and keys."""
+
+import re
+
+import pytest
+from allauth.mfa.models import Authenticator
+from allauth.mfa.totp.internal.auth import TOTP, generate_totp_secret
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission
+from django.test import Client
+
+from accounts import keys
+from accounts.models import ApiKey, Membership, Organization, User
+from accounts.tests.factories import MembershipFactory, OrganizationFactory, UserFactory, issue_key
+from seedancee2.api.errors import InvalidApiKey
+
+pytestmark = pytest.mark.django_db
+
+SECRET = re.compile(r"sk_seedancee2_(?:live|test)_[0-9A-Za-z]{38}")
+
+
+@pytest.fixture
+def staff() -> User:
+    return UserFactory.create(email="staff@seedancee2.example", is_staff=True, is_superuser=True)
+
+
+@pytest.fixture
+def client(staff: User) -> Client:
+    client = Client()
+    client.force_login(staff)
+    return client
+
+
+@pytest.fixture
+def organization() -> Organization:
+    return OrganizationFactory.create(name="Northwind")
+
+
+def address(model: str, row: User | Organization | ApiKey, page: str) -> str:
+    return f"/admin/accounts/{model}/{row.pk}/{page}/"
+
+
+def test_every_list_and_page_opens(client: Client, staff: User, organization: Organization) -> None:
+    issue_key(organization)
+    MembershipFactory.create(organization=organization)
+    TOTP.activate(staff, generate_totp_secret())
+    key = ApiKey.objects.get()
+    for page in (
+        "/admin/",
+        "/admin/accounts/user/",
+        "/admin/accounts/user/add/",
+        address("user", staff, "change"),
+        address("user", staff, "password"),
+        "/admin/accounts/organization/?q=north",
+        "/admin/accounts/organization/add/",
+        address("organization", organization, "change"),
+        "/admin/accounts/apikey/?q=test",
+        f"/admin/accounts/apikey/?organization__id__exact={organization.pk}",
+        address("apikey", key, "change"),
+        address("apikey", key, "history"),
+        "/admin/auth/group/",
+        "/admin/mfa/authenticator/",
+        f"/admin/mfa/authenticator/{Authenticator.objects.get().pk}/change/",
+    ):
+        assert client.get(page).status_code == 200, page
+
+
+def test_a_person_is_made_in_lower_case_with_a_hashed_password(client: Client) -> None:
+    password = "a long enough password"
+    values = {"email": "Ada@Example.COM", "name": "Ada", "usable_password": "true"}
+    values |= {"password1": password, "password2": password}
+    inline = {"memberships-TOTAL_FORMS": "0", "memberships-INITIAL_FORMS": "0"}
+    reply = client.post("/admin/accounts/user/add/", values | inline)
+    assert reply.status_code == 302, reply.content
+    user = User.objects.get(name="Ada")
+    assert user.email == "ada@example.com"
+    assert user.check_password(password)
+    page = client.get(address("user", user, "change")).content.decode()
+    assert user.password not in page
+    again = client.post("/admin/accounts/user/add/", values | inline)
+    assert "already exists" in again.content.decode()
+
+
+def test_a_membership_is_given_on_the_organizations_page(client: Client, organization: Organization) -> None:
+    user = UserFactory.create()
+    values = {
+        "name": "Northwind",
+        "is_webhook_signing_enabled": "on",
+        "create_rate_limit": "60",
+        "memberships-TOTAL_FORMS": "1",
+        "memberships-INITIAL_FORMS": "0",
+        "memberships-0-user": user.pk,
+        "memberships-0-role": "owner",
+        "memberships-0-organization": organization.pk,
+    }
+    reply = client.post(address("organization", organization, "change"), values)
+    assert reply.status_code == 302, reply.content
+    organization.refresh_from_db()
+    assert organization.create_rate_limit == 60
+    assert Membership.objects.get().user == user
+
+
+def test_a_key_is_issued_and_its_secret_shown_once(client: Client, staff: User, organization: Organization) -> None:
+    page = address("organization", organization, "issue-key")
+    assert "no-store" in client.get(page)["Cache-Control"]
+    reply = client.post(page, {"name": "first", "mode": "live"})
+    [secret] = set(SECRET.findall(reply.content.decode()))
+    assert "no-store" in reply["Cache-Control"]
+    assert keys.authenticate(secret).organization_id == organization.pk
+    key = ApiKey.objects.get()
+    assert key.created_by == staff
+    change = client.get(address("apikey", key, "change")).content.decode()
+    assert secret not in change
+    assert bytes(key.digest).hex() not in change
+    assert not SECRET.search(client.get(page).content.decode())
+    assert secret not in str(list(LogEntry.objects.values()))
+
+
+def test_what_the_domain_refuses_is_told(client: Client, organization: Organization) -> None:
+    page = address("organization", organization, "issue-key")
+    reply = client.post(page, {"name": "a\tb", "mode": "live"})
+    assert "printable" in reply.content.decode()
+    assert client.post(page, {"name": "k", "mode": "live", "expires_on": "2020-01-01"}).status_code == 200
+    assert not ApiKey.objects.exists()
+    assert client.get("/admin/accounts/organization/999999/issue-key/").status_code == 404
+
+
+def test_an_organization_is_suspended_and_reinstated(client: Client, organization: Organization) -> None:
+    secret = issue_key(organization)
+    suspend, reinstate = (address("organization", organization, page) for page in ("suspend", "reinstate"))
+    assert client.get(suspend).status_code == 200
+    assert keys.authenticate(secret)
+    assert client.get(reinstate).status_code == 403
+    assert client.post(suspend).status_code == 302
+    with pytest.raises(InvalidApiKey):
+        keys.authenticate(secret)
+    assert client.post(suspend).status_code == 403
+    assert client.post(reinstate).status_code == 302
+    assert keys.authenticate(secret)
+    assert LogEntry.objects.count() == 2
+
+
+def test_a_key_is_revoked_after_a_question(client: Client, staff: User, organization: Organization) -> None:
+    issue_key(organization)
+    key = ApiKey.objects.get()
+    page = address("apikey", key, "revoke")
+    assert b"cannot be undone" in client.get(page).content
+    key.refresh_from_db()
+    assert key.state == "active"
+    assert client.post(page).status_code == 302
+    key.refresh_from_db()
+    assert (key.state, key.revoked_by) == ("revoked", staff)
+    assert client.get(page).status_code == 403
+
+
+def test_chosen_keys_are_revoked_after_a_question(client: Client, organization: Organization) -> None:
+    for _ in range(3):
+        issue_key(organization)
+    first, second, third = ApiKey.objects.order_by("pk")
+    chosen = {"action": "revoke_selected", "_selected_action": [first.pk, second.pk]}
+    question = client.post("/admin/accounts/apikey/", chosen)
+    assert b"Revoke 2 keys?" in question.content
+    assert not ApiKey.objects.filter(revoked_at__isnull=False).exists()
+    assert client.post("/admin/accounts/apikey/", chosen | {"confirmed": "yes"}).status_code == 302
+    assert list(ApiKey.objects.filter(revoked_at__isnull=True)) == [third]
+
+
+def test_facts_of_a_key_cannot_be_changed_and_no_key_or_organization_deleted(
+    client: Client, organization: Organization
+) -> None:
+    issue_key(organization)
+    key = ApiKey.objects.get()
+    values = {"name": "other", "mode": "test", "revoked_at": "", "create_rate_limit": "5", "last_four": "aaaa"}
+    client.post(address("apikey", key, "change"), values)
+    after = ApiKey.objects.get()
+    assert after.create_rate_limit == 5
+    assert (after.name, after.mode, after.last_four) == (key.name, key.mode, key.last_four)
+    assert client.get("/admin/accounts/apikey/add/").status_code == 403
+    for page in (address("apikey", key, "delete"), address("organization", organization, "delete")):
+        assert client.post(page, {"post": "yes"}).status_code == 403
+    chosen = {"action": "delete_selected", "_selected_action": [key.pk], "post": "yes"}
+    client.post("/admin/accounts/apikey/", chosen)
+    assert ApiKey.objects.filter(pk=key.pk).exists()
+
+
+def test_an_old_page_does_not_undo_a_suspension(client: Client, organization: Organization) -> None:
+    form_page = address("organization", organization, "change")
+    Organization.objects.filter(pk=organization.pk).update(is_suspended=True)
+    values = {"name": "Northwind Ltd", "memberships-TOTAL_FORMS": "0", "memberships-INITIAL_FORMS": "0"}
+    assert client.post(form_page, values).status_code == 302
+    organization.refresh_from_db()
+    assert (organization.name, organization.is_suspended) == ("Northwind Ltd", True)
+
+
+def test_second_factor_secrets_are_not_shown(client: Client, staff: User) -> None:
+    secret = generate_totp_secret()
+    TOTP.activate(staff, secret)
+    row = Authenticator.objects.get()
+    page = client.get(f"/admin/mfa/authenticator/{row.pk}/change/").content.decode()
+    assert secret not in page
+    assert row.data["secret"] not in page
+    assert client.get("/admin/mfa/authenticator/add/").status_code == 403
+
+
+def test_staff_with_few_rights_do_few_things(organization: Organization) -> None:
+    user = UserFactory.create(is_staff=True)
+    user.user_permissions.add(Permission.objects.get(codename="view_organization"))
+    client = Client()
+    client.force_login(user)
+    issue_key(organization)
+    assert client.get(address("organization", organization, "change")).status_code == 200
+    for page in ("issue-key", "suspend", "keys"):
+        assert client.post(address("organization", organization, page)).status_code == 403
+    assert client.post(address("apikey", ApiKey.objects.get(), "revoke")).status_code == 403
+    assert ApiKey.objects.get().state == "active"
+
+
+def test_a_form_from_elsewhere_changes_nothing(staff: User, organization: Organization) -> None:
+    client = Client(enforce_csrf_checks=True)
+    client.force_login(staff)
+    issue_key(organization)
+    key = ApiKey.objects.get()
+    for page in (
+        address("organization", organization, "issue-key"),
+        address("organization", organization, "suspend"),
+        address("apikey", key, "revoke"),
+    ):
+        assert client.post(page, {"name": "k", "mode": "live"}).status_code == 403
+    key.refresh_from_db()
+    assert key.state == "active"
+    assert ApiKey.objects.count() == 1

@@ -1,0 +1,121 @@
+"""Adjustments: corrections by hand, which above a limit need a second person before anything moves."""
+
+import datetime as dt
+
+from django.conf import settings
+from django.db import transaction
+from django.db.models import Sum
+from django.db.models.functions import Abs, Coalesce
+
+from billing import ledger
+from billing.models import Adjustment
+from seedancee2.lib import clock, ids
+
+CLI = "system:cli"  # whoever has a shell on the server; every use stands in the ledger under this name
+MAX_AMOUNT = 10**12
+MAX_REASON_LENGTH = 500
+_UNLIMITED = 2**62
+
+
+class NotAllowed(Exception):
+    """This person may not decide on this adjustment; the message says why."""
+
+
+def request(
+    *, organization_id: int, amount: int, reason: str, requested_by: str, adjustment_id: str | None = None
+) -> Adjustment:
+    """Ask for a correction; within the limit of a day it moves at once, above it waits for another person's approval.
+
+    `adjustment_id` makes a repeat harmless: the first request is returned as it is.
+
+    Raises:
+        ValueError: the amount is zero or too large, or the reason is empty or too long.
+        InsufficientCredits: a correction down exceeds the available credits; nothing is kept of the request.
+    """
+    if not 0 < abs(amount) <= MAX_AMOUNT:
+        raise ValueError(f"The amount of an adjustment must be 1 to {MAX_AMOUNT:,} credits, up or down.")
+    if not 0 < len(reason.strip()) <= MAX_REASON_LENGTH:
+        raise ValueError(f"An adjustment needs a reason of at most {MAX_REASON_LENGTH} characters.")
+    with transaction.atomic():
+        ledger.open_account(organization_id=organization_id)
+        adjustment, is_new = Adjustment.objects.get_or_create(
+            adjustment_id=adjustment_id or ids.new("adj"),
+            defaults={
+                "account_id": organization_id,
+                "amount": amount,
+                "limit": _UNLIMITED if requested_by == CLI else settings.ADJUSTMENT_LIMIT,
+                "reason": reason.strip(),
+                "requested_by": requested_by,
+            },
+        )
+        if is_new and abs(amount) + _moved_alone_today(adjustment) <= adjustment.limit:
+            _move(adjustment)
+    return adjustment
+
+
+def approve(*, adjustment_id: str, approved_by: str) -> Adjustment:
+    """Approve a waiting adjustment and move the credits; one that was moved is returned as it is.
+
+    Raises:
+        NotAllowed: the same person asked for it, or it was declined.
+        InsufficientCredits: a correction down exceeds the available credits; it stays waiting.
+    """
+    with transaction.atomic():
+        adjustment = _lock(adjustment_id)
+        if adjustment.moved_at:
+            return adjustment
+        if adjustment.declined_at:
+            raise NotAllowed("This adjustment was declined; ask for it anew.")
+        if approved_by == adjustment.requested_by:
+            raise NotAllowed("Somebody else than who asked for it must approve an adjustment.")
+        adjustment.approved_by = approved_by
+        adjustment.save(update_fields=["approved_by"])
+        _move(adjustment)
+    return adjustment
+
+
+def decline(*, adjustment_id: str, declined_by: str) -> Adjustment:
+    """Decline a waiting adjustment; one that was declined is returned as it is.
+
+    Raises:
+        NotAllowed: it was moved already.
+    """
+    with transaction.atomic():
+        adjustment = _lock(adjustment_id)
+        if adjustment.moved_at:
+            raise NotAllowed("This adjustment was moved already; correct it with another one.")
+        if not adjustment.declined_at:
+            adjustment.declined_at = clock.now()
+            adjustment.approved_by = declined_by
+            adjustment.save(update_fields=["declined_at", "approved_by"])
+    return adjustment
+
+
+def _lock(adjustment_id: str) -> Adjustment:
+    return Adjustment.objects.select_for_update().get(pk=adjustment_id)
+
+
+def _moved_alone_today(adjustment: Adjustment) -> int:
+    """Sum what the same person moved without a second one within a day, so that slices do not get round the limit."""
+    if adjustment.requested_by == CLI:
+        return 0
+    lately = Adjustment.objects.filter(
+        requested_by=adjustment.requested_by, approved_by="", moved_at__gt=clock.now() - dt.timedelta(days=1)
+    )
+    total: int = lately.aggregate(total=Coalesce(Sum(Abs("amount")), 0))["total"]
+    return total
+
+
+def _move(adjustment: Adjustment) -> None:
+    adjustment.moved_at = clock.now()
+    adjustment.save(update_fields=["moved_at"])
+    actor = adjustment.requested_by
+    if adjustment.approved_by:
+        actor = f"{actor}, approved by {adjustment.approved_by}"
+    ledger.adjust(
+        organization_id=adjustment.account_id,
+        amount=adjustment.amount,
+        reference=adjustment.adjustment_id,
+        actor=actor,
+        reason=adjustment.reason,
+    )

@@ -1,0 +1,200 @@
+"""Staff pages of billing: balances, the ledger, rates, and the one form that adjusts credits."""
+
+from typing import Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.db import models
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.shortcuts import get_object_or_404, render
+from django.urls import reverse
+from unfold.admin import ModelAdmin
+from unfold.decorators import action
+from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminTextInputWidget
+
+from accounts.staff import ReadOnlyAdmin
+from billing import adjustments, ledger
+from billing.models import Adjustment, CreditAccount, Finding, LedgerEntry, Rate, Reservation
+from seedancee2.api.errors import InsufficientCredits
+from seedancee2.lib import ids
+
+
+class AdjustForm(forms.Form):
+    """How many credits, and why. The reference makes a second click harmless."""
+
+    amount = forms.IntegerField(
+        min_value=-adjustments.MAX_AMOUNT,
+        max_value=adjustments.MAX_AMOUNT,
+        help_text="Credits to add; negative to take away.",
+        widget=UnfoldAdminIntegerFieldWidget,
+    )
+    reason = forms.CharField(
+        max_length=adjustments.MAX_REASON_LENGTH,
+        help_text="Kept in the ledger for good.",
+        widget=UnfoldAdminTextInputWidget,
+    )
+    reference = forms.CharField(max_length=64, widget=forms.HiddenInput)
+
+    def clean_amount(self) -> int:
+        """Refuse an adjustment that changes nothing."""
+        amount: int = self.cleaned_data["amount"]
+        if amount == 0:
+            raise forms.ValidationError("Enter an amount other than zero.")
+        return amount
+
+
+@admin.register(CreditAccount)
+class CreditAccountAdmin(ReadOnlyAdmin):
+    """Balances, and the way to adjust one."""
+
+    list_display = ["organization", "available", "reserved", "sequence"]
+    list_select_related = ["organization"]
+    search_fields = ["organization__name"]
+    actions_detail = ["adjust"]
+
+    def has_adjust_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
+        """Who may move credits: those who were given exactly that permission."""
+        return bool(request.user.has_perm("billing.adjust_creditaccount"))
+
+    @action(description="Adjust credits", url_path="adjust", permissions=["adjust"])
+    def adjust(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Ask for amount and reason, then write one ledger entry."""
+        account = get_object_or_404(CreditAccount.objects.select_related("organization"), pk=object_id)
+        form = AdjustForm(request.POST or None, initial={"reference": ids.new("adj")})
+        if request.method == "POST" and form.is_valid():
+            try:
+                adjustment = adjustments.request(
+                    organization_id=account.pk,
+                    amount=form.cleaned_data["amount"],
+                    reason=form.cleaned_data["reason"],
+                    requested_by=f"user:{request.user.pk}",
+                    adjustment_id=form.cleaned_data["reference"],
+                )
+            except InsufficientCredits:
+                form.add_error("amount", f"Only {account.available} credits are available.")
+            else:
+                if adjustment.moved_at:
+                    available, _ = ledger.balance(organization_id=account.pk)
+                    messages.success(request, f"{account.organization} now has {available} credits available.")
+                else:
+                    messages.warning(request, "This is above the limit: somebody else must approve it before it moves.")
+                return self._to_account(account)
+        context = {**self.admin_site.each_context(request), "title": "Adjust credits", "account": account, "form": form}
+        return render(request, "admin/billing/adjust.html", context)
+
+    def _to_account(self, account: CreditAccount) -> HttpResponseRedirect:
+        return HttpResponseRedirect(reverse("admin:billing_creditaccount_change", args=[account.pk]))
+
+
+@admin.register(Adjustment)
+class AdjustmentAdmin(ReadOnlyAdmin):
+    """Corrections by hand, those that wait for a second person among them."""
+
+    list_display = [
+        "created_at",
+        "account",
+        "amount",
+        "reason",
+        "requested_by",
+        "approved_by",
+        "moved_at",
+        "declined_at",
+    ]
+    list_filter = [("moved_at", admin.EmptyFieldListFilter), ("declined_at", admin.EmptyFieldListFilter)]
+    list_select_related = ["account"]
+    ordering = ["-created_at"]
+    actions_detail = ["approve", "decline"]
+
+    def has_decide_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
+        """Who may approve: those who may adjust credits; that it is somebody else, the domain checks."""
+        return bool(request.user.has_perm("billing.adjust_creditaccount"))
+
+    @action(description="Approve", url_path="approve", permissions=["decide"])
+    def approve(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Approve after a confirmation, and move the credits."""
+        return self._decide(request, object_id, is_approved=True)
+
+    @action(description="Decline", url_path="decline", permissions=["decide"])
+    def decline(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Decline after a confirmation; nothing moves."""
+        return self._decide(request, object_id, is_approved=False)
+
+    def _decide(self, request: HttpRequest, object_id: str, *, is_approved: bool) -> HttpResponse:
+        adjustment = get_object_or_404(Adjustment.objects.select_related("account__organization"), pk=object_id)
+        if request.method != "POST":
+            title = "Approve this adjustment" if is_approved else "Decline this adjustment"
+            context = {**self.admin_site.each_context(request), "title": title, "adjustment": adjustment}
+            return render(request, "admin/billing/decide.html", context)
+        try:
+            if is_approved:
+                adjustments.approve(adjustment_id=object_id, approved_by=f"user:{request.user.pk}")
+                messages.success(request, "Approved: the credits have moved.")
+            else:
+                adjustments.decline(adjustment_id=object_id, declined_by=f"user:{request.user.pk}")
+                messages.success(request, "Declined: nothing was moved.")
+        except adjustments.NotAllowed as error:
+            messages.error(request, str(error))
+        except InsufficientCredits:
+            messages.error(request, "The available credits do not cover this; it stays waiting.")
+        return HttpResponseRedirect(reverse("admin:billing_adjustment_change", args=[object_id]))
+
+
+@admin.register(Finding)
+class FindingAdmin(ReadOnlyAdmin):
+    """What reconciliation found, open discrepancies first."""
+
+    list_display = ["rule", "subject", "detail", "found_at", "seen_at", "resolved_at"]
+    list_filter = ["rule", ("resolved_at", admin.EmptyFieldListFilter)]
+    search_fields = ["subject"]
+    ordering = [models.F("resolved_at").asc(nulls_first=True), "-id"]
+
+
+@admin.register(LedgerEntry)
+class LedgerEntryAdmin(ReadOnlyAdmin):
+    """The ledger, newest first; nobody can edit or delete an entry, not even here."""
+
+    list_display = [
+        "created_at",
+        "account",
+        "sequence",
+        "kind",
+        "available_change",
+        "reserved_change",
+        "available_after",
+        "reserved_after",
+        "reference",
+        "actor",
+        "reason",
+    ]
+    list_filter = ["kind"]
+    list_select_related = ["account"]
+    search_fields = ["=reference"]
+    ordering = ["-id"]
+
+
+@admin.register(Reservation)
+class ReservationAdmin(ReadOnlyAdmin):
+    """Holds, open ones and closed ones."""
+
+    list_display = ["reference", "account", "amount", "state", "created_at", "closed_at"]
+    list_filter = ["state"]
+    list_select_related = ["account"]
+    search_fields = ["=reference"]
+    ordering = ["-created_at"]
+
+
+@admin.register(Rate)
+class RateAdmin(ModelAdmin):
+    """Rates: a new price is a new row with a later date, since old tasks keep theirs."""
+
+    list_display = ["model", "resolution", "credits_per_second", "effective_at"]
+    list_filter = ["model", "resolution"]
+    ordering = ["model", "resolution", "-effective_at"]
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """A rate that was in effect stays as it was."""
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        """A rate that was in effect stays."""
+        return False

@@ -1,0 +1,35 @@
+"""What every test shares: transactional tests leave the database as the migrations made it."""
+
+import pytest
+from django.db import connection
+from django.test import TransactionTestCase
+
+# Rows that migrations put there. Django's own flush would remove them, and the ledger refuses TRUNCATE.
+_REFERENCE_TABLES = {
+    "auth_permission",
+    "billing_rate",
+    "django_content_type",
+    "django_migrations",
+    "generations_publicmodel",
+    "providers_channel",
+    "providers_route",
+}
+
+
+def _empty_tables(self: TransactionTestCase) -> None:
+    tables = [table for table in connection.introspection.table_names() if table not in _REFERENCE_TABLES]
+    with connection.cursor() as cursor:
+        cursor.execute("SET session_replication_role = replica")
+        cursor.execute("SET statement_timeout = 0")
+        for table in tables:
+            cursor.execute(f'DELETE FROM "{table}"')
+        cursor.execute("DELETE FROM providers_route WHERE traffic = 'live'")
+        cursor.execute("DELETE FROM providers_channel WHERE name <> 'sandbox'")
+        cursor.execute("UPDATE providers_route SET is_active = true")
+        cursor.execute("UPDATE providers_channel SET state = 'active'")
+        cursor.execute("SET session_replication_role = origin")
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _keep_reference_rows() -> None:
+    TransactionTestCase._fixture_teardown = _empty_tables  # type: ignore[attr-defined] # private, and the one seam Django has

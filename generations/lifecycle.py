@@ -1,0 +1,174 @@
+"""The life of a generation: the only writer of its status, its money and its outgoing event.
+
+Every transition locks the row, returns it if it is already there, and otherwise changes status, credits and webhook
+in one transaction. Lock order: generation, reservation, credit account.
+"""
+
+import datetime as dt
+from collections.abc import Sequence
+
+import structlog
+from django.conf import settings
+from django.db import transaction
+
+from billing import ledger, rates
+from generations import catalog, failures, payloads
+from generations.models import Generation, OutputAsset
+from generations.specs import JobSpec
+from providers import jobs
+from providers.models import Route
+from seedancee2.api.errors import InvalidRequest
+from seedancee2.api.rendering import JSONRenderer
+from seedancee2.lib import clock, ids, wakeups
+from webhooks import outbox
+from webhooks.models import Delivery
+
+log = structlog.get_logger(__name__)
+
+Status = Generation.Status
+
+ACTOR = "system:lifecycle"
+
+
+class AlreadyEnded(Exception):
+    """The generation ended the other way before; nothing was changed."""
+
+
+def create(*, organization_id: int, api_key_id: int | None, is_test: bool, spec: JobSpec) -> Generation:
+    """Accept a request: one task, one hold and one queued job, or nothing at all.
+
+    Raises:
+        ModelNotFound: no active model has this name.
+        InvalidRequest: the model lacks this resolution.
+        InsufficientCredits: the available credits do not cover the price.
+    """
+    model = catalog.resolve(spec.model)
+    if spec.resolution not in model.resolutions:
+        supported = ", ".join(model.resolutions)
+        raise InvalidRequest(f"input.resolution must be one of {supported} for the model {model.name}.")
+    now = clock.now()
+    rate = rates.in_effect(model=model.name, resolution=spec.resolution, at=now)
+    with transaction.atomic():
+        generation = Generation.objects.create(
+            public_id=ids.new("vid"),
+            organization_id=organization_id,
+            api_key_id=api_key_id,
+            is_test=is_test,
+            model=model.name,
+            input=spec.input_json(),
+            metadata=dict(spec.metadata),
+            callback_url=spec.callback_url,
+            rate=rate,
+            credits=rate * spec.duration,
+            created_at=now,
+            deadline_at=now + dt.timedelta(seconds=settings.TASK_DEADLINE_SECONDS),
+        )
+        jobs.open(
+            reference=generation.public_id,
+            request=spec.job_request(),
+            traffic=Route.Traffic.TEST if is_test else Route.Traffic.LIVE,
+            deadline_at=generation.deadline_at,
+        )
+        if not is_test:
+            ledger.reserve(
+                organization_id=organization_id,
+                amount=generation.credits,
+                reference=generation.public_id,
+                actor=f"api_key:{api_key_id}" if api_key_id else ACTOR,
+            )
+        wakeups.on_commit("generations.submit")
+    log.info("generation_created", task_id=generation.public_id)
+    return generation
+
+
+def start(*, public_id: str) -> Generation:
+    """Note that work on the video has begun; a generation already past that is returned as it is."""
+    with transaction.atomic():
+        generation = _lock(public_id)
+        if generation.status == Status.PENDING:
+            generation.status = Status.PROCESSING
+            generation.started_at = clock.now()
+            generation.save(update_fields=["status", "started_at"])
+    return generation
+
+
+def complete(*, public_id: str, assets: Sequence[OutputAsset]) -> Generation:
+    """Hand over the stored files and capture the hold; a completed generation is returned as it is.
+
+    Raises:
+        AlreadyEnded: it failed before, so the late success is never charged.
+    """
+    with transaction.atomic():
+        generation = _lock(public_id)
+        if generation.status == Status.COMPLETED:
+            return generation
+        if generation.status == Status.FAILED:
+            raise AlreadyEnded(f"{public_id} failed before; the late success is not charged.")
+        generation.status = Status.COMPLETED
+        generation.finished_at = clock.now()
+        generation.started_at = generation.started_at or generation.finished_at
+        generation.save(update_fields=["status", "started_at", "finished_at"])
+        OutputAsset.objects.bulk_create(assets)
+        if not generation.is_test:
+            ledger.capture(reference=public_id, actor=ACTOR)
+        _tell(generation, assets, Delivery.Event.COMPLETED)
+    log.info("generation_completed", task_id=public_id)
+    return generation
+
+
+def fail(*, public_id: str, code: Generation.ErrorCode, reason: str = "", actor: str = ACTOR) -> Generation:
+    """End without a video and give the hold back; a failed generation is returned as it is.
+
+    Raises:
+        AlreadyEnded: it was completed before.
+    """
+    with transaction.atomic():
+        generation = _lock(public_id)
+        if generation.status == Status.FAILED:
+            return generation
+        if generation.status == Status.COMPLETED:
+            raise AlreadyEnded(f"{public_id} was completed before; it cannot fail.")
+        generation.status = Status.FAILED
+        generation.finished_at = clock.now()
+        generation.error_code = code
+        generation.error_message = failures.message_for(code, reason)
+        generation.credits_refunded = generation.credits
+        generation.save(update_fields=["status", "finished_at", "error_code", "error_message", "credits_refunded"])
+        if not generation.is_test:
+            ledger.release(reference=public_id, actor=actor, reason=code)
+        _tell(generation, [], Delivery.Event.FAILED)
+    log.info("generation_failed", task_id=public_id, code=code)
+    return generation
+
+
+def refund(*, public_id: str, amount: int, actor: str, reason: str) -> Generation:
+    """Give captured credits of a completed generation back, in whole or in part.
+
+    Raises:
+        ValueError: the amount is not positive, or more than is still charged; or the generation was not completed.
+    """
+    with transaction.atomic():
+        generation = _lock(public_id)
+        if generation.status != Status.COMPLETED or generation.is_test:
+            raise ValueError(f"{public_id} was not charged; there is nothing to refund.")
+        ledger.refund(reference=public_id, amount=amount, actor=actor, reason=reason)
+        generation.credits_refunded += amount
+        generation.save(update_fields=["credits_refunded"])
+    return generation
+
+
+def _lock(public_id: str) -> Generation:
+    return Generation.objects.select_for_update().get(pk=public_id)
+
+
+def _tell(generation: Generation, assets: Sequence[OutputAsset], event: Delivery.Event) -> None:
+    if not generation.callback_url:
+        return
+    outbox.enqueue(
+        organization_id=generation.organization_id,
+        is_test=generation.is_test,
+        reference=generation.public_id,
+        event=event,
+        url=generation.callback_url,
+        body=JSONRenderer().render({"data": payloads.task(generation, assets)}),
+    )

@@ -1,0 +1,98 @@
+"""Look-ups of generations, each of them scoped to who asks."""
+
+import base64
+import binascii
+import dataclasses
+import datetime as dt
+import re
+
+from django.db.models import Q, QuerySet
+
+from accounts.keys import Client
+from generations.models import Generation, ModelAlias
+from seedancee2.api.errors import TaskNotFound
+from seedancee2.lib import ids
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_MILLISECOND = dt.timedelta(milliseconds=1)
+_POSITION = re.compile(r"([0-9]{1,15})\.(vid_[0-9a-z]{26})")
+
+
+class BadCursor(Exception):
+    """A cursor that none of our links carried."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Page:
+    """Which tasks a list shows: `created_after` is included, `created_before` is not."""
+
+    limit: int = 20
+    status: str | None = None
+    model: str | None = None
+    created_after: dt.datetime | None = None
+    created_before: dt.datetime | None = None
+    cursor: str | None = None
+
+
+def for_client(client: Client) -> QuerySet[Generation]:
+    """Return the tasks that a client may see: its organization's, of the key's own mode."""
+    return Generation.objects.filter(organization_id=client.organization_id, is_test=client.is_test)
+
+
+def get(*, client: Client, public_id: str) -> Generation:
+    """Return one task with its files.
+
+    Raises:
+        TaskNotFound: malformed, unknown, or another's; the answer is the same.
+    """
+    if not ids.is_valid(public_id, "vid"):
+        raise TaskNotFound
+    generation = for_client(client).prefetch_related("assets").filter(public_id=public_id).first()
+    if generation is None:
+        raise TaskNotFound
+    return generation
+
+
+def page(*, client: Client, wanted: Page) -> tuple[list[Generation], str | None]:
+    """Return one page of tasks, newest first, and the cursor of the next page where there is one.
+
+    The position is the last row shown, not a count: tasks created meanwhile move nothing.
+
+    Raises:
+        BadCursor: the cursor cannot be read.
+    """
+    rows = for_client(client).order_by("-created_at", "-public_id").prefetch_related("assets")
+    if wanted.status is not None:
+        rows = rows.filter(status=wanted.status)
+    if wanted.model is not None:
+        alias = ModelAlias.objects.filter(alias=wanted.model).values_list("model_id", flat=True)
+        rows = rows.filter(Q(model=wanted.model) | Q(model__in=alias))
+    if wanted.created_after is not None:
+        rows = rows.filter(created_at__gte=wanted.created_after)
+    if wanted.created_before is not None:
+        rows = rows.filter(created_at__lt=wanted.created_before)
+    if wanted.cursor is not None:
+        created_at, public_id = _position(wanted.cursor)
+        # The first condition is what the index can use; the second breaks ties within its millisecond.
+        rows = rows.filter(created_at__lte=created_at).filter(Q(created_at__lt=created_at) | Q(public_id__lt=public_id))
+    found = list(rows[: wanted.limit + 1])
+    if len(found) <= wanted.limit:
+        return found, None
+    shown = found[: wanted.limit]
+    return shown, _cursor(shown[-1])
+
+
+def _cursor(generation: Generation) -> str:
+    position = f"{(generation.created_at - _EPOCH) // _MILLISECOND}.{generation.public_id}"
+    return base64.urlsafe_b64encode(position.encode()).decode().rstrip("=")
+
+
+def _position(cursor: str) -> tuple[dt.datetime, str]:
+    try:
+        text = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True).decode("ascii")
+        match = _POSITION.fullmatch(text)
+        if match is None:
+            raise BadCursor
+        return _EPOCH + int(match[1]) * _MILLISECOND, match[2]
+    except (binascii.Error, ValueError, OverflowError) as error:
+        raise BadCursor from error

@@ -1,0 +1,124 @@
+"""Reconciliation of the whole: do tasks, holds, ledger, files and webhooks tell the same story?"""
+
+import datetime as dt
+
+import structlog
+from botocore.exceptions import ClientError
+from django.core.files.storage import default_storage
+from django.db import connection, transaction
+
+from billing import reconciliation as ledger_reconciliation
+from billing.models import Finding
+from billing.reconciliation import BEGINNING, Discrepancy, find
+from generations.models import OutputAsset
+from seedancee2.lib import clock
+
+log = structlog.get_logger(__name__)
+
+WINDOW = dt.timedelta(hours=24)  # what the frequent look goes back to
+MAX_FILES = 500  # stored files asked for in one look
+
+_CHECKS = {
+    "hold_open_while_task_open": """
+        SELECT 'task ' || g.public_id, format('is %%s, its hold is %%s', g.status, coalesce(r.state, 'missing'))
+          FROM generations_generation g
+          LEFT JOIN billing_reservation r ON r.reference = g.public_id
+         WHERE NOT g.is_test AND (g.created_at >= %(since)s OR g.finished_at >= %(since)s OR g.finished_at IS NULL)
+           AND coalesce(r.state, '') <> CASE g.status WHEN 'completed' THEN 'captured' WHEN 'failed' THEN 'released'
+                                        ELSE 'held' END
+    """,
+    "hold_is_the_price": """
+        SELECT 'task ' || g.public_id, format('costs %%s credits, its hold is %%s; %%s refunded, the hold says %%s',
+               g.credits, r.amount, g.credits_refunded, r.refunded)
+          FROM generations_generation g
+          JOIN billing_reservation r ON r.reference = g.public_id
+         WHERE (r.created_at >= %(since)s OR r.closed_at >= %(since)s)
+           AND (g.is_test OR g.credits <> r.amount OR g.organization_id <> r.account_id
+                OR g.credits_refunded <> CASE g.status WHEN 'failed' THEN r.amount ELSE r.refunded END)
+    """,
+    "hold_has_a_task": """
+        SELECT 'reservation ' || r.reference, 'holds credits for a task that does not exist'
+          FROM billing_reservation r
+          LEFT JOIN generations_generation g ON g.public_id = r.reference
+         WHERE g.public_id IS NULL AND (r.created_at >= %(since)s OR r.state = 'held')
+    """,
+    "ended_task_told_its_callback": """
+        SELECT 'task ' || g.public_id, format('is %%s, but no webhook was written', g.status)
+          FROM generations_generation g
+         WHERE g.callback_url <> '' AND g.status IN ('completed', 'failed') AND g.finished_at >= %(since)s
+           AND NOT EXISTS (SELECT FROM webhooks_delivery d
+                            WHERE d.reference = g.public_id AND d.event = 'video.generation.' || g.status)
+    """,
+    "completed_task_has_its_files": """
+        SELECT 'task ' || g.public_id, 'is completed without a stored video and poster'
+          FROM generations_generation g
+         WHERE g.status = 'completed' AND g.finished_at >= %(since)s
+           AND (SELECT count(*) FROM generations_outputasset a
+                 WHERE a.generation_id = g.public_id AND a.kind IN ('video', 'thumbnail')) <> 2
+    """,
+    "open_task_within_deadline": """
+        SELECT 'task ' || g.public_id, format('is still %%s past its deadline', g.status)
+          FROM generations_generation g
+         WHERE g.status IN ('pending', 'processing') AND g.deadline_at < now() - interval '2 minutes'
+    """,
+    "usage_equals_ledger": """
+        SELECT 'organization ' || account_id,
+               format('tasks sum to %%s charged and %%s given back, the ledger to %%s and %%s',
+                      coalesce(u.charged, 0), coalesce(u.refunded, 0), coalesce(l.charged, 0), coalesce(l.refunded, 0))
+          FROM (SELECT organization_id AS account_id, sum(credits) AS charged, sum(credits_refunded) AS refunded
+                  FROM generations_generation WHERE NOT is_test AND status IN ('completed', 'failed')
+                 GROUP BY organization_id) u
+          FULL JOIN (SELECT account_id, sum(-reserved_change) FILTER (WHERE kind <> 'refund') AS charged,
+                            sum(available_change) AS refunded
+                       FROM billing_ledgerentry WHERE kind IN ('capture', 'release', 'refund')
+                      GROUP BY account_id) l USING (account_id)
+         WHERE coalesce(u.charged, 0) <> coalesce(l.charged, 0) OR coalesce(u.refunded, 0) <> coalesce(l.refunded, 0)
+    """,
+}
+
+
+def discrepancies(*, since: dt.datetime = BEGINNING) -> list[Discrepancy]:
+    """Return every row that breaks a rule; tasks and movements are checked from `since` on."""
+    found = ledger_reconciliation.discrepancies(since=since)
+    with transaction.atomic(), connection.cursor() as cursor:
+        for rule, sql in _CHECKS.items():
+            found += find(cursor, rule, sql, since=since)
+    return found + _missing_files(since)
+
+
+def report(*, since: dt.datetime | None = None) -> list[Discrepancy]:
+    """Look for discrepancies, keep them as findings for the staff, and raise an alarm in the log for each.
+
+    Without `since` the look goes back for a day; a finding that a look at everything no longer has is closed.
+    """
+    now = clock.now()
+    since = since or now - WINDOW
+    found = discrepancies(since=since)
+    for item in found:
+        log.error("discrepancy", rule=item.rule, subject=item.subject, detail=item.detail)
+        Finding.objects.update_or_create(
+            rule=item.rule,
+            subject=item.subject,
+            resolved_at=None,
+            defaults={"detail": item.detail, "seen_at": now},
+            create_defaults={"detail": item.detail, "seen_at": now, "found_at": now},
+        )
+    if since == BEGINNING:
+        Finding.objects.filter(resolved_at=None, seen_at__lt=now).update(resolved_at=now)
+    return found
+
+
+def _missing_files(since: dt.datetime) -> list[Discrepancy]:
+    """Ask the storage for the newest files; one that is gone or of another size is a discrepancy."""
+    rule = "file_is_stored_whole"
+    found = []
+    for asset in OutputAsset.objects.filter(stored_at__gte=since).order_by("-id")[:MAX_FILES]:
+        try:
+            size = default_storage.size(asset.path)
+        except (FileNotFoundError, ClientError):
+            found.append(Discrepancy(rule, f"file {asset.path}", "is not in the storage"))
+            continue
+        if size != asset.size_bytes:
+            detail = f"has {size} bytes in the storage, {asset.size_bytes} were stored"
+            found.append(Discrepancy(rule, f"file {asset.path}", detail))
+    return found

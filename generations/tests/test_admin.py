@@ -1,0 +1,98 @@
+"""The staff's pages of tasks, jobs and money: seen, never edited."""
+
+import pytest
+from django.urls import reverse
+
+from accounts.models import User
+from accounts.tests.factories import UserFactory
+from billing import adjustments, ledger
+from billing.models import Adjustment
+from generations.models import PublicModel
+from generations.tests.factories import create_generation, funded_organization
+
+pytestmark = pytest.mark.django_db
+
+READ_ONLY = [
+    "generations_generation",
+    "providers_upstreamjob",
+    "providers_upstreamcall",
+    "webhooks_delivery",
+    "billing_ledgerentry",
+    "billing_reservation",
+    "billing_creditaccount",
+    "billing_adjustment",
+    "billing_finding",
+]
+
+
+@pytest.fixture
+def staff(client) -> User:
+    """A superuser, signed in."""
+    user: User = UserFactory.create(is_staff=True, is_superuser=True)
+    client.force_login(user)
+    return user
+
+
+@pytest.mark.parametrize("name", READ_ONLY)
+def test_nobody_adds_changes_or_deletes_what_the_system_writes(client, staff, name):
+    create_generation(funded_organization(), callback_url="https://example.com/")
+
+    assert client.get(reverse(f"admin:{name}_changelist")).status_code == 200
+    assert client.get(reverse(f"admin:{name}_add")).status_code == 403
+
+
+def test_a_task_shows_what_was_asked_and_where_its_rows_are(client, staff):
+    generation = create_generation(funded_organization(), metadata={"job": "<script>alert(1)</script>"})
+
+    page = client.get(reverse("admin:generations_generation_change", args=[generation.pk])).content.decode()
+
+    assert f"/admin/providers/upstreamjob/?q={generation.pk}" in page
+    assert "<script>alert(1)</script>" not in page
+    jobs = client.get(f"/admin/providers/upstreamjob/?q={generation.pk}").content.decode()
+    assert f"{generation.pk}#1" in jobs
+
+
+def test_a_model_that_was_sold_cannot_be_deleted(client, staff):
+    reply = client.post(reverse("admin:generations_publicmodel_delete", args=["mini"]), {"post": "yes"})
+
+    assert reply.status_code == 403
+    assert PublicModel.objects.filter(pk="mini").exists()
+
+
+def test_credits_are_adjusted_with_a_reason_and_a_large_amount_needs_two(client, staff, settings):
+    settings.ADJUSTMENT_LIMIT = 100
+    organization, stranger = funded_organization(10), funded_organization(10)
+    url = reverse("admin:billing_creditaccount_adjust", args=[organization.pk])
+
+    client.post(url, {"amount": "50", "reason": "goodwill", "reference": "adj_1"})
+    client.post(url, {"amount": "50", "reason": "goodwill", "reference": "adj_1"})
+    client.post(url, {"amount": "500", "reason": "bought", "reference": "adj_2"})
+    for wrong in ({"amount": "0"}, {"amount": "9" * 20}, {"reason": ""}):
+        values = {"amount": "5", "reason": "x", "reference": "adj_3", **wrong}
+        assert client.post(url, values).status_code == 200
+    assert ledger.balance(organization_id=organization.pk) == (60, 0)
+
+    approval = reverse("admin:billing_adjustment_approve", args=["adj_2"])
+    client.post(approval)
+    assert ledger.balance(organization_id=organization.pk) == (60, 0)
+    client.force_login(UserFactory.create(is_staff=True, is_superuser=True))
+    client.post(approval)
+
+    assert ledger.balance(organization_id=organization.pk) == (560, 0)
+    assert ledger.balance(organization_id=stranger.pk) == (10, 0)
+    assert Adjustment.objects.count() == 2
+
+
+def test_staff_without_the_permission_adjust_nothing(client):
+    client.force_login(UserFactory.create(is_staff=True))
+    organization = funded_organization(10)
+    waiting = adjustments.request(
+        organization_id=organization.pk, amount=10**6, reason="x", requested_by="user:0", adjustment_id="adj_1"
+    )
+
+    for url in (
+        reverse("admin:billing_creditaccount_adjust", args=[organization.pk]),
+        reverse("admin:billing_adjustment_approve", args=[waiting.pk]),
+    ):
+        assert client.post(url, {"amount": "5", "reason": "x", "reference": "adj_2"}).status_code == 403
+    assert ledger.balance(organization_id=organization.pk) == (10, 0)

@@ -1,0 +1,110 @@
+"""Reconciliation: silent where all is well, and each planted mismatch named, kept and closed again."""
+
+import datetime as dt
+from pathlib import Path
+
+import pytest
+import time_machine
+from django.core.files.storage import default_storage
+from django.db import connection
+
+from billing.models import Finding
+from billing.reconciliation import BEGINNING
+from generations import reconciliation
+from generations.models import Generation, OutputAsset
+from generations.tests.factories import create_generation, funded_organization
+from generations.tests.pipeline import route_live_traffic_to_sandbox, run_to_end
+
+pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def media_folder(settings, tmp_path) -> Path:
+    """Media goes to a folder of this test."""
+    options = {"location": str(tmp_path), "allow_overwrite": True}
+    storage = {"BACKEND": "django.core.files.storage.FileSystemStorage", "OPTIONS": options}
+    settings.STORAGES = {**settings.STORAGES, "default": storage}
+    return Path(tmp_path)
+
+
+@pytest.fixture
+def ended() -> Generation:
+    """A completed generation of 20 credits, in a world with a failed and an open one."""
+    route_live_traffic_to_sandbox()
+    organization = funded_organization(100)
+    with time_machine.travel(dt.datetime.now(dt.UTC) - dt.timedelta(minutes=5), tick=False) as turned:
+        run_to_end(turned, create_generation(organization, prompt="waves [sandbox:fail]"))
+        ended = run_to_end(turned, create_generation(organization, callback_url="https://example.com/"))
+    create_generation(organization)
+    assert reconciliation.discrepancies() == []
+    return ended
+
+
+def _execute(sql: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL session_replication_role = replica")
+        cursor.execute(sql)
+        cursor.execute("SET LOCAL session_replication_role = origin")
+
+
+def _rules() -> set[str]:
+    return {item.rule for item in reconciliation.report()}
+
+
+@pytest.mark.parametrize(
+    ("sql", "rule"),
+    [
+        ("UPDATE billing_creditaccount SET available = available + 1", "balance_equals_entries"),
+        ("UPDATE billing_reservation SET amount = amount + 1 WHERE state = 'held'", "held_equals_open_reservations"),
+        ("DELETE FROM billing_ledgerentry WHERE kind = 'capture'", "sequence_has_no_gap"),
+        ("UPDATE billing_ledgerentry SET available_after = 7 WHERE kind = 'capture'", "balances_after_are_a_chain"),
+        ("UPDATE billing_reservation SET state = 'released' WHERE state = 'captured'", "reservation_has_its_entries"),
+        ("UPDATE billing_reservation SET state = 'released' WHERE state = 'captured'", "hold_open_while_task_open"),
+        ("UPDATE generations_generation SET credits = 21 WHERE status = 'completed'", "hold_is_the_price"),
+        ("UPDATE generations_generation SET credits = 21 WHERE status = 'completed'", "usage_equals_ledger"),
+        ("UPDATE billing_reservation SET refunded = 5 WHERE state = 'captured'", "refunds_are_on_the_reservation"),
+        ("DELETE FROM webhooks_delivery", "ended_task_told_its_callback"),
+        ("DELETE FROM generations_outputasset WHERE kind = 'thumbnail'", "completed_task_has_its_files"),
+        (
+            "UPDATE generations_generation SET deadline_at = now() - interval '1 hour' WHERE status = 'pending'",
+            "open_task_within_deadline",
+        ),
+        ("UPDATE billing_reservation SET reference = 'vid_x' WHERE state = 'held'", "hold_has_a_task"),
+    ],
+)
+def test_a_planted_mismatch_is_found_by_the_frequent_look(ended, sql, rule):
+    _execute(sql)
+
+    assert rule in _rules()
+    assert Finding.objects.filter(rule=rule, resolved_at=None).exists()
+
+
+def test_a_file_that_is_gone_or_cut_is_found(ended):
+    video, thumbnail = OutputAsset.objects.order_by("kind").values_list("path", flat=True)[::-1]
+    default_storage.delete(thumbnail)
+    Path(default_storage.path(video)).write_bytes(b"x")
+
+    found = {item.subject: item.rule for item in reconciliation.report()}
+
+    assert found == {f"file {video}": "file_is_stored_whole", f"file {thumbnail}": "file_is_stored_whole"}
+
+
+def test_a_balance_changed_long_after_the_last_movement_is_found(ended):
+    _execute("UPDATE billing_ledgerentry SET created_at = created_at - interval '30 days'")
+    _execute("UPDATE billing_creditaccount SET available = available + 1")
+
+    assert _rules() == {"balance_equals_entries"}
+
+
+def test_a_finding_is_kept_once_and_closed_when_it_is_gone(ended):
+    _execute("UPDATE billing_creditaccount SET available = available + 1")
+    reconciliation.report()
+    reconciliation.report(since=BEGINNING)
+    assert Finding.objects.count() == 1
+
+    _execute("UPDATE billing_creditaccount SET available = available - 1")
+    reconciliation.report()
+    assert Finding.objects.filter(resolved_at=None).count() == 1
+    reconciliation.report(since=BEGINNING)
+
+    assert Finding.objects.get().resolved_at is not None

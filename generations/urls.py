@@ -1,0 +1,12 @@
+"""The paths below `/v1`; each is served with a trailing slash too (`seedancee2.api.middleware`)."""
+
+from django.urls import path
+
+from generations import api
+
+urlpatterns = [
+    path("videos/generations", api.TaskViewSet.as_view({"get": "list", "post": "create"}), name="tasks"),
+    path("videos/generations/<str:id>", api.TaskViewSet.as_view({"get": "retrieve"}), name="task"),
+    path("models", api.ModelViewSet.as_view({"get": "list"}), name="models"),
+    path("usage", api.UsageViewSet.as_view({"get": "retrieve"}), name="usage"),
+]

@@ -1,0 +1,93 @@
+"""Lanes: rows that are due are claimed from PostgreSQL and worked on by a few threads.
+
+A Celery task drains a lane. It carries no row: a lost message costs one second, a repeated one finds nothing to claim.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from typing import TypeVar
+
+import structlog
+from django.db import DatabaseError, connections
+
+log = structlog.get_logger(__name__)
+
+PAUSE = 0.25  # seconds after which a lane with a free thread looks for due rows again
+RENEW_EVERY = 5.0  # seconds between two renewals of the leases in work
+
+Row = TypeVar("Row")
+
+
+def drain(
+    name: str,
+    *,
+    claim: Callable[[int], Sequence[Row]],
+    work: Callable[[Row], None],
+    concurrency: int,
+    renew: Callable[[Sequence[Row]], None] | None = None,
+    budget: float = 20.0,
+) -> int:
+    """Work on due rows until none is left or `budget` seconds have passed; return how many were worked on.
+
+    `claim(n)` leases at most n due rows to this caller, `renew` prolongs the leases of those in work. A row whose work
+    raises is logged and left to its lease.
+    """
+    started = time.monotonic()
+    count = 0
+    running: dict[Future[None], Row] = {}
+    renewed = started
+    rows = _claimed(claim, concurrency)
+    if not rows:
+        return 0
+    with ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix=name) as pool:
+        while rows or running:
+            running |= {pool.submit(_work_on, name, work, row): row for row in rows}
+            count += len(rows)
+            # Rows that become due must not wait for the slowest of those in work as long as a thread is free.
+            done, _ = wait(running, timeout=PAUSE, return_when=FIRST_COMPLETED)
+            for future in done:
+                del running[future]
+            if renew and running and time.monotonic() - renewed > RENEW_EVERY:
+                renewed = time.monotonic()
+                _renew(name, renew, list(running.values()))
+            free = concurrency - len(running)
+            is_over = time.monotonic() - started > budget
+            rows = _claimed(claim, free) if free and not is_over else ()
+    return count
+
+
+def release_connections() -> None:
+    """Give this thread's database connections back to the pool; to be called before anything slow.
+
+    Within a transaction it does nothing: outside tests nobody waits for a network there.
+    """
+    for connection in connections.all(initialized_only=True):
+        if not connection.in_atomic_block:
+            connection.close_if_unusable_or_obsolete()
+
+
+def _claimed(claim: Callable[[int], Sequence[Row]], limit: int) -> Sequence[Row]:
+    try:
+        return claim(limit)
+    finally:
+        release_connections()
+
+
+def _renew(name: str, renew: Callable[[Sequence[Row]], None], rows: Sequence[Row]) -> None:
+    try:
+        renew(rows)
+    except DatabaseError as error:
+        # The rows in work go on: their own writes are fenced, should the lease end meanwhile.
+        log.warning("lane_leases_not_renewed", lane=name, error=type(error).__name__)
+    finally:
+        release_connections()
+
+
+def _work_on(name: str, work: Callable[[Row], None], row: Row) -> None:
+    try:
+        work(row)
+    except Exception:  # the edge of a worker: the row's lease brings it back, the log tells why
+        log.exception("lane_row_failed", lane=name, row=str(row))
+    finally:
+        connections.close_all()

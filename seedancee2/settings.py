@@ -1,0 +1,302 @@
+"""Settings, read from the environment (see .env.example); grouped by topic."""
+
+import os
+from pathlib import Path
+
+import environ
+from celery.schedules import crontab
+
+from seedancee2.lib import storage_urls
+from seedancee2.lib.database import PatientConnection
+
+BASE_DIR = Path(__file__).resolve().parent.parent
+
+env = environ.Env()
+if "DATABASE_URL" not in os.environ:
+    # Where nothing is configured, commands act on the system that `make run` started in this checkout.
+    from seedancee2.local import addresses
+
+    for _name, _value in addresses.read().items():
+        os.environ.setdefault(_name, _value)
+environ.Env.read_env(BASE_DIR / ".env")
+
+# --- What kind of machine this is. LOCAL_MODE is set by `make run` and the tests, never in production. ---
+DEBUG = env.bool("DEBUG", default=False)
+LOCAL_MODE = env.bool("LOCAL_MODE", default=False)
+SECRET_KEY = env.str("SECRET_KEY", default="")
+ALLOWED_HOSTS = env.list("ALLOWED_HOSTS", default=[])
+PUBLIC_BASE_URL = env.str("PUBLIC_BASE_URL", default="http://127.0.0.1:8000").rstrip("/")
+CSRF_TRUSTED_ORIGINS = env.list("CSRF_TRUSTED_ORIGINS", default=[PUBLIC_BASE_URL])
+
+# --- Apps, in the order of the import contract, lowest last. ---
+INSTALLED_APPS = [
+    "unfold",
+    "django.contrib.admin",
+    "django.contrib.auth",
+    "django.contrib.contenttypes",
+    "django.contrib.sessions",
+    "django.contrib.messages",
+    "django.contrib.staticfiles",
+    "django.contrib.humanize",
+    "django.contrib.postgres",
+    "rest_framework",
+    "drf_spectacular",
+    "drf_spectacular_sidecar",
+    "allauth",
+    "allauth.account",
+    "allauth.mfa",
+    "django_htmx",
+    "pgtrigger",
+    "django_prometheus",
+    "seedancee2",
+    "seedancee2.console",
+    "generations",
+    "webhooks",
+    "providers",
+    "billing",
+    "accounts",
+]
+
+MIDDLEWARE = [
+    "django_prometheus.middleware.PrometheusBeforeMiddleware",
+    "seedancee2.lib.requestlog.RequestLogMiddleware",
+    "seedancee2.console.health.HealthMiddleware",
+    "seedancee2.api.middleware.PublicApiMiddleware",
+    "django.middleware.security.SecurityMiddleware",
+    "whitenoise.middleware.WhiteNoiseMiddleware",
+    "django.contrib.sessions.middleware.SessionMiddleware",
+    "django.middleware.common.CommonMiddleware",
+    "django.middleware.csrf.CsrfViewMiddleware",
+    "django.contrib.auth.middleware.AuthenticationMiddleware",
+    "django.contrib.messages.middleware.MessageMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
+    "allauth.account.middleware.AccountMiddleware",
+    "django_htmx.middleware.HtmxMiddleware",
+    "django_prometheus.middleware.PrometheusAfterMiddleware",
+]
+
+ROOT_URLCONF = "seedancee2.urls"
+WSGI_APPLICATION = "seedancee2.wsgi.application"
+APPEND_SLASH = False
+TEMPLATES = [
+    {
+        "BACKEND": "django.template.backends.django.DjangoTemplates",
+        "DIRS": [BASE_DIR / "templates"],
+        "APP_DIRS": True,
+        "OPTIONS": {
+            "context_processors": [
+                "django.template.context_processors.request",
+                "django.contrib.auth.context_processors.auth",
+                "django.contrib.messages.context_processors.messages",
+            ],
+        },
+    },
+]
+
+# --- PostgreSQL holds every fact. ---
+DATABASES = {"default": env.db_url("DATABASE_URL", default="postgres://localhost/seedancee2")}
+if DATABASES["default"]["ENGINE"].endswith("postgresql"):  # a check refuses anything else, with a hint
+    DATABASES["default"] |= {
+        "CONN_MAX_AGE": 0,
+        "CONN_HEALTH_CHECKS": True,  # a pooled connection may have died with a restarted server
+        "OPTIONS": {
+            "pool": {
+                "min_size": 1,
+                "max_size": env.int("DATABASE_POOL_SIZE", default=10),
+                "timeout": 2.0,
+                "connection_class": PatientConnection,
+            },
+            "connect_timeout": 2,
+            "options": "-c lock_timeout=2s -c statement_timeout=5s -c idle_in_transaction_session_timeout=10s",
+        },
+    }
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+
+# Seconds until a silent server counts as gone: long for workers, short for the web (see gunicorn.py).
+DATABASE_PATIENCE_SECONDS = env.float("DATABASE_PATIENCE_SECONDS", default=60.0)
+
+# --- Redis carries wake-ups and rate limits; it may be lost at any time. ---
+REDIS_URL = env.str("REDIS_URL", default="redis://127.0.0.1:6379/0")
+CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", "LOCATION": REDIS_URL}}
+
+CELERY_BROKER_URL = REDIS_URL
+CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
+CELERY_BROKER_TRANSPORT_OPTIONS = {
+    # Measured: without socket_timeout a worker never notices a half-open connection.
+    "visibility_timeout": 300,
+    "socket_timeout": 5,
+    "socket_connect_timeout": 2,
+    "socket_keepalive": True,
+    "health_check_interval": 10,
+    "unacked_restore_interval": 5,
+    "unacked_restore_throttle": 1,
+}
+CELERY_TASK_ACKS_LATE = False
+CELERY_TASK_IGNORE_RESULT = True
+CELERY_TASK_PUBLISH_RETRY = False
+CELERY_TASK_SOFT_TIME_LIMIT = 240
+CELERY_TASK_TIME_LIMIT = 300
+CELERY_TASK_DEFAULT_QUEUE = "default"
+CELERY_TASK_ROUTES = {
+    "generations.submit": {"queue": "submit"},
+    "generations.poll": {"queue": "poll"},
+    "generations.settle": {"queue": "settle"},
+    "webhooks.deliver": {"queue": "deliver"},
+}
+CELERY_WORKER_PREFETCH_MULTIPLIER = 1
+CELERY_WORKER_MAX_TASKS_PER_CHILD = 5000
+CELERY_WORKER_ETA_TASK_LIMIT = 100
+CELERY_WORKER_SOFT_SHUTDOWN_TIMEOUT = 20
+CELERY_WORKER_HIJACK_ROOT_LOGGER = False
+CELERY_BEAT_SCHEDULER = "seedancee2.lib.heartbeats.Scheduler"
+CELERY_BEAT_MAX_LOOP_INTERVAL = 1
+# A sweep that nobody took within a few seconds is worthless: the next one does the same.
+_EVERY_SECOND = {"schedule": 1.0, "options": {"expires": 3}}
+CELERY_BEAT_SCHEDULE = {
+    "submit": {"task": "generations.submit", **_EVERY_SECOND},
+    "poll": {"task": "generations.poll", **_EVERY_SECOND},
+    "settle": {"task": "generations.settle", **_EVERY_SECOND},
+    "deliver": {"task": "webhooks.deliver", **_EVERY_SECOND},
+    "deadlines": {"task": "generations.deadlines", "schedule": 5.0, "options": {"expires": 10}},
+    "purge": {"task": "generations.purge", "schedule": 3600.0, "options": {"expires": 3600}},
+    "reconcile": {"task": "generations.reconcile", "schedule": 300.0, "options": {"expires": 600}},
+    "reconcile-all": {
+        "task": "generations.reconcile",
+        "schedule": crontab(hour=3, minute=20),
+        "kwargs": {"is_whole": True},
+        "options": {"expires": 3600},
+    },
+}
+
+# --- Tasks and media. ---
+TASK_DEADLINE_SECONDS = env.int("TASK_DEADLINE_SECONDS", default=3600)
+MEDIA_BASE_URL = env.str("MEDIA_BASE_URL", default=f"{PUBLIC_BASE_URL}/media").rstrip("/")
+MEDIA_STORAGE_URL = env.str("MEDIA_STORAGE_URL", default=f"file://{BASE_DIR / 'var' / 'media'}")
+STORAGES = {
+    "default": storage_urls.storage_for(MEDIA_STORAGE_URL),
+    "staticfiles": {
+        "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"
+        if LOCAL_MODE or DEBUG
+        else "whitenoise.storage.CompressedManifestStaticFilesStorage"
+    },
+}
+STATIC_URL = "/static/"
+STATIC_ROOT = BASE_DIR / "var" / "static"
+WHITENOISE_USE_FINDERS = LOCAL_MODE or DEBUG
+
+# Credits that one member of the staff may adjust alone; above it a second one must approve.
+ADJUSTMENT_LIMIT = env.int("ADJUSTMENT_LIMIT", default=10_000)
+
+# --- Outbound HTTP: hosts that may be reached although their address is private. Empty in production. ---
+OUTBOUND_ALLOWED_HOSTS = env.list("OUTBOUND_ALLOWED_HOSTS", default=[])
+
+# --- Secrets at rest. Without values of their own they derive from SECRET_KEY. ---
+FIELD_ENCRYPTION_KEYS = env.list("FIELD_ENCRYPTION_KEYS", default=[])
+API_KEY_PEPPER = env.str("API_KEY_PEPPER", default="")
+
+# --- The public API. ---
+# Requests a minute for one key, unless its organization or the key itself has its own.
+RATE_LIMIT_CREATES = env.int("RATE_LIMIT_CREATES", default=600)
+RATE_LIMIT_REQUESTS = env.int("RATE_LIMIT_REQUESTS", default=6000)
+API_MAX_BODY_BYTES = 256 * 1024
+DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
+REST_FRAMEWORK = {
+    "DEFAULT_AUTHENTICATION_CLASSES": ["accounts.authentication.ApiKeyAuthentication"],
+    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_RENDERER_CLASSES": ["seedancee2.api.rendering.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["seedancee2.api.parsing.StrictJSONParser"],
+    "DEFAULT_SCHEMA_CLASS": "seedancee2.api.schema.AutoSchema",
+    "EXCEPTION_HANDLER": "seedancee2.api.handler.handle",
+    "UNAUTHENTICATED_USER": None,
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "Seedancee2 Enterprise API",
+    "VERSION": "1.0.0",
+    "DESCRIPTION": (
+        "Video generation behind one stable API: three models, credits, asynchronous tasks and webhooks.\n\n"
+        "Every error, whatever its status, has the same body: a stable `code` and `type`, and a `message` for people. "
+        "Times are UTC; credits are integers. A path that does not exist gives 404 `not_found`, a method that a path "
+        "does not have 405 `method_not_allowed`."
+    ),
+    "OAS_VERSION": "3.1.1",
+    "SERVERS": [{"url": PUBLIC_BASE_URL}],
+    "EXTERNAL_DOCS": {"url": f"{PUBLIC_BASE_URL}/docs", "description": "The documentation, with a quickstart"},
+    "TAGS": [
+        {"name": "Video tasks", "description": "Create video tasks, and see what became of them."},
+        {"name": "Models", "description": "The models that can be named in a request."},
+        {"name": "Usage", "description": "Jobs and credits, summed."},
+        {"name": "Webhooks", "description": "What is sent to the `callback_url` of a task."},
+    ],
+    "WEBHOOKS": ["generations.openapi.COMPLETED_WEBHOOK", "generations.openapi.FAILED_WEBHOOK"],
+    "SCHEMA_PATH_PREFIX": "/v1",
+    "ENUM_GENERATE_CHOICE_DESCRIPTION": False,
+    "PREPROCESSING_HOOKS": ["seedancee2.api.schema.only_public_paths"],
+    # Enumerations stay where they are used: components of their own would get names nobody chose.
+    "POSTPROCESSING_HOOKS": ["generations.openapi.finish"],
+}
+
+# --- People: sign-in by e-mail. ---
+AUTH_USER_MODEL = "accounts.User"
+AUTHENTICATION_BACKENDS = ["allauth.account.auth_backends.AuthenticationBackend"]
+ACCOUNT_ADAPTER = "accounts.signin.AccountAdapter"
+ACCOUNT_LOGIN_METHODS = {"email"}
+ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*", "password2*"]
+ACCOUNT_USER_MODEL_USERNAME_FIELD = None
+ACCOUNT_EMAIL_VERIFICATION = "optional" if LOCAL_MODE else "mandatory"
+ACCOUNT_SESSION_REMEMBER = True
+ACCOUNT_LOGOUT_ON_GET = False
+SIGNUP_OPEN = env.bool("SIGNUP_OPEN", default=False)
+MFA_ADAPTER = "accounts.signin.MfaAdapter"
+MFA_SUPPORTED_TYPES = ["totp", "recovery_codes"]
+LOGIN_URL = "/accounts/login/"
+LOGIN_REDIRECT_URL = "/console/"
+LOGOUT_REDIRECT_URL = "/"
+AUTH_PASSWORD_VALIDATORS = [
+    {"NAME": "django.contrib.auth.password_validation.MinimumLengthValidator", "OPTIONS": {"min_length": 10}},
+    {"NAME": "django.contrib.auth.password_validation.CommonPasswordValidator"},
+    {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
+]
+EMAIL_BACKEND = env.str("EMAIL_BACKEND", default="django.core.mail.backends.console.EmailBackend")
+DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="Seedancee2 <no-reply@seedancee2.ai>")
+
+UNFOLD = {"SITE_TITLE": "Seedancee2 staff", "SITE_HEADER": "Seedancee2 staff", "SITE_SYMBOL": "movie"}
+
+# --- Browser safety. Plain HTTP is for the local machine only. ---
+_IS_HTTPS = PUBLIC_BASE_URL.startswith("https://")
+SESSION_COOKIE_SECURE = _IS_HTTPS
+CSRF_COOKIE_SECURE = _IS_HTTPS
+SESSION_COOKIE_HTTPONLY = True
+SECURE_HSTS_SECONDS = 31_536_000 if _IS_HTTPS else 0
+SECURE_HSTS_INCLUDE_SUBDOMAINS = _IS_HTTPS
+SECURE_HSTS_PRELOAD = _IS_HTTPS
+SECURE_CONTENT_TYPE_NOSNIFF = True
+SECURE_REFERRER_POLICY = "same-origin"
+X_FRAME_OPTIONS = "DENY"
+ALLAUTH_TRUSTED_PROXY_COUNT = env.int("TRUSTED_PROXY_COUNT", default=0)
+BEHIND_TLS_PROXY = env.bool("BEHIND_TLS_PROXY", default=False)
+if BEHIND_TLS_PROXY:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
+# An API host must not redirect http to https: the key would already have travelled in clear (ASVS 5.0, 4.1.2).
+SILENCED_SYSTEM_CHECKS = ["security.W008"]
+
+# --- Language and time. ---
+LANGUAGE_CODE = "en"
+TIME_ZONE = "UTC"
+USE_TZ = True
+USE_I18N = False
+
+# --- Logs: readable lines locally, JSON elsewhere; one line per event with request and task ids. ---
+LOG_LEVEL = env.str("LOG_LEVEL", default="INFO")
+LOGGING_CONFIG = "seedancee2.lib.logs.configure"
+LOGGING = {"level": LOG_LEVEL, "is_readable": LOCAL_MODE or DEBUG}
+PROMETHEUS_EXPORT_MIGRATIONS = False
+# Whoever reads /metrics sends this as a bearer token; without one the page is there on a local machine only.
+METRICS_TOKEN = env.str("METRICS_TOKEN", default="")
+
+SENTRY_DSN = env.str("SENTRY_DSN", default="")
+if SENTRY_DSN:
+    import sentry_sdk
+
+    sentry_sdk.init(
+        dsn=SENTRY_DSN, send_default_pii=False, max_request_body_size="never", include_local_variables=False
+    )

@@ -1,0 +1,31 @@
+"""The URL map: the public API, the pages and the staff's admin."""
+
+from allauth.account.decorators import secure_admin_login
+from django.contrib import admin
+from django.urls import include, path, re_path
+
+from seedancee2.api import schema
+from seedancee2.console import documentation, health, mediafiles, pages
+
+admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign] # allauth's documented way
+admin.site.site_header = admin.site.site_title = "Seedancee2 staff"
+
+urlpatterns = [
+    path("", pages.landing, name="landing"),
+    path("v1/", include("generations.urls")),
+    path("openapi.json", schema.serve, name="openapi"),
+    path("docs", documentation.docs, name="docs"),
+    path("docs.md", documentation.docs_markdown, name="docs-markdown"),
+    path("docs/api", documentation.reference, name="docs-api"),
+    path("docs/api/try", documentation.try_it, name="docs-try"),
+    path("llms.txt", documentation.llms, name="llms"),
+    path("accounts/", include("allauth.urls")),
+    path("console/", include("accounts.urls")),
+    path("admin/", admin.site.urls),
+    path("healthz", health.alive, name="healthz"),
+    path("readyz", health.ready, name="readyz"),
+    re_path(r"^media/(?P<path>.+)$", mediafiles.serve, name="media"),
+    path("metrics", health.metrics, name="metrics"),
+]
+handler404 = "seedancee2.console.pages.not_found"
+handler500 = "seedancee2.console.pages.server_error"

@@ -1,0 +1,94 @@
+"""Telling customers: signing secrets, deliveries and their attempts."""
+
+from django.db import models
+from django.db.models import F, Q
+
+from accounts.models import Organization
+from seedancee2.lib import clock
+
+
+class SigningSecret(models.Model):
+    """A webhook secret of an organization, encrypted at rest; those not yet retired sign together, newest first."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="signing_secrets")
+    sealed_secret = models.BinaryField(editable=False)
+    created_at = models.DateTimeField(default=clock.now, editable=False)
+    retires_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            # Exactly one secret is current; a race of two first uses ends with one.
+            models.UniqueConstraint(
+                fields=["organization"], condition=Q(retires_at__isnull=True), name="webhooks_secret_one_current"
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"signing secret {self.pk} of organization {self.organization_id}"
+
+
+class Delivery(models.Model):
+    """One event on its way to one URL: the outbox row, with the exact bytes that every attempt sends."""
+
+    class State(models.TextChoices):
+        PENDING = "pending"
+        DELIVERED = "delivered"
+        ABANDONED = "abandoned"
+
+    class Event(models.TextChoices):
+        COMPLETED = "video.generation.completed"
+        FAILED = "video.generation.failed"
+
+    delivery_id = models.CharField(max_length=40, primary_key=True)
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="deliveries")
+    is_test = models.BooleanField(default=False)
+    reference = models.CharField(max_length=40, help_text="The public id of the task that the event tells of.")
+    event = models.CharField(max_length=40, choices=Event.choices)
+    url = models.TextField()
+    host = models.CharField(max_length=300, help_text="Scheme, host and port of the destination.")
+    body = models.BinaryField()
+    state = models.CharField(max_length=10, choices=State.choices, default=State.PENDING)
+    attempt_count = models.PositiveSmallIntegerField(default=0)
+    created_at = models.DateTimeField(default=clock.now, editable=False)
+    finished_at = models.DateTimeField(null=True, blank=True)
+    due_at = models.DateTimeField(null=True, blank=True)
+    lease_token = models.UUIDField(null=True, editable=False)
+    leased_until = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        verbose_name_plural = "deliveries"
+        constraints = [
+            models.UniqueConstraint(fields=["reference", "event"], name="webhooks_delivery_once"),
+            models.CheckConstraint(
+                condition=Q(state="pending", due_at__isnull=False, finished_at__isnull=True)
+                | Q(state__in=["delivered", "abandoned"], due_at__isnull=True, finished_at__isnull=False),
+                name="webhooks_delivery_due_while_pending",
+            ),
+        ]
+        indexes = [
+            # Serve delivery.claim_due(): host by host the oldest due, and how many of the host's are leased.
+            models.Index(fields=["host", "due_at"], condition=Q(due_at__isnull=False), name="webhooks_delivery_due"),
+            models.Index(fields=["host"], condition=Q(leased_until__isnull=False), name="webhooks_delivery_leased"),
+            models.Index(F("organization"), F("delivery_id").desc(), name="webhooks_delivery_of_org"),
+        ]
+
+    def __str__(self) -> str:
+        return self.delivery_id
+
+
+class DeliveryAttempt(models.Model):
+    """One POST to a customer's URL and what came back."""
+
+    delivery = models.ForeignKey(Delivery, on_delete=models.CASCADE, related_name="attempts")
+    number = models.PositiveSmallIntegerField()
+    started_at = models.DateTimeField()
+    duration_ms = models.PositiveIntegerField()
+    status_code = models.PositiveSmallIntegerField(null=True, blank=True)
+    error = models.CharField(max_length=200, blank=True)
+    response_excerpt = models.TextField(blank=True)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["delivery", "number"], name="webhooks_attempt_number")]
+
+    def __str__(self) -> str:
+        return f"attempt {self.number} of {self.delivery_id}"
