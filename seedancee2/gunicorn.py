@@ -8,7 +8,7 @@ _bind = os.environ.get("BIND", "127.0.0.1")
 
 bind = f"{f'[{_bind}]' if ':' in _bind else _bind}:{os.environ.get('PORT', '8000')}"
 workers = int(os.environ.get("WEB_CONCURRENCY", "2"))
-worker_class = "gthread"
+worker_class = "seedancee2.webworker.Worker"
 threads = int(os.environ.get("WEB_THREADS", "8"))
 preload_app = False  # each process opens its own database pool
 graceful_timeout = 20
