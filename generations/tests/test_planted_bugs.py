@@ -1,0 +1,126 @@
+"""Tests of the tests: each bug planted into the pipeline must be caught by the machine, its checks or the database."""
+
+from typing import Any
+
+import pytest
+
+from billing.tests.planting import plant, run_briefly
+from generations import lifecycle, runner
+from generations.tests.test_lifecycle_machine import LifecycleMachine, scripted
+from providers import jobs
+from webhooks import outbox
+
+pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("scripted")]
+
+__all__ = ["scripted"]
+
+RESERVE = """        if not is_test:
+            ledger.reserve("""
+BUGS = {
+    "a completed task is not charged": (
+        lifecycle,
+        "complete",
+        ("ledger.capture(reference=public_id, actor=ACTOR)", "pass"),
+    ),
+    "a failed task is not refunded": (
+        lifecycle,
+        "fail",
+        ("ledger.release(reference=public_id, actor=actor, reason=code)", "pass"),
+    ),
+    "a repeated failure releases again": (
+        lifecycle,
+        "fail",
+        ("if generation.status == Status.FAILED:\n            return generation", "if False:\n            pass"),
+    ),
+    "a late success is charged": (lifecycle, "complete", ("if generation.status == Status.FAILED:", "if False:")),
+    "a completed task can fail": (lifecycle, "fail", ("if generation.status == Status.COMPLETED:", "if False:")),
+    "a task that ended starts again": (lifecycle, "start", ("if generation.status == Status.PENDING:", "if True:")),
+    "credits are held after the commit": (
+        lifecycle,
+        "create",
+        (RESERVE, "    if True:\n        if not is_test:\n            ledger.reserve("),
+    ),
+    "the release is not in the transaction of the failure": (
+        lifecycle,
+        "fail",
+        ("    with transaction.atomic():", "    if True:"),
+    ),
+    "the charge is not in the transaction of the completion": (
+        lifecycle,
+        "complete",
+        ("    with transaction.atomic():", "    if True:"),
+    ),
+    "a refund is not on the task": (lifecycle, "refund", ("generation.credits_refunded += amount", "pass")),
+    "nobody is told of a failure": (lifecycle, "fail", ("_tell(generation, [], Delivery.Event.FAILED)", "pass")),
+    "the webhook shows no files": (
+        lifecycle,
+        "complete",
+        ("_tell(generation, assets, Delivery.Event.COMPLETED)", "_tell(generation, [], Delivery.Event.COMPLETED)"),
+    ),
+    "the intent to submit is not written first": (
+        jobs,
+        "submit",
+        ("status=Status.SUBMITTING,", "status=Status.QUEUED,"),
+    ),
+    "what is unknown is sent again": (
+        jobs,
+        "_after_submission",
+        ("return _release(job, error_detail", "return _release(job, status=Status.QUEUED, error_detail"),
+    ),
+    "a lost lease is no obstacle": (
+        jobs,
+        "_write",
+        ("pk=job.pk, lease_token=job.lease_token, status=job.status", "pk=job.pk"),
+    ),
+    "the next job is opened apart from the end of the last": (
+        runner,
+        "_open_next",
+        ("    with transaction.atomic():", "    jobs.settled(job)\n    if True:"),
+    ),
+    "a failed download is forgotten": (
+        runner,
+        "_complete",
+        ("jobs.postpone(job, seconds=DOWNLOAD_PAUSE_SECONDS)", "jobs.settled(job)"),
+    ),
+    "a deadline that passed ends nothing": (jobs, "poll", ("if now >= job.deadline_at:", "if False:")),
+    "an event is told twice": (outbox, "enqueue", ("event=event,", "event=ids.new('e')[:40],")),
+}
+
+
+_NONE: Any = None  # in the place of a rule
+
+
+class Homeward(LifecycleMachine):
+    """Only what brings tasks home: neither staff, nor waits, nor workers that fall asleep."""
+
+    hasten = wait = stall = wake_up = sweep = staff_fails = staff_refunds = repeat = _NONE
+    proceed = work = overtake = _NONE
+
+
+class Sleepy(LifecycleMachine):
+    """Mostly workers that fall asleep and go on without their lease."""
+
+    wait = sweep = staff_fails = staff_refunds = repeat = bring_home = _NONE
+
+
+# Some come to light only where a worker dies at one certain write, or wakes up at one certain time.
+NARROW = {
+    "the release is not in the transaction of the failure": Homeward,
+    "the charge is not in the transaction of the completion": Homeward,
+    "the next job is opened apart from the end of the last": Homeward,
+    "a failed download is forgotten": Homeward,
+    "a deadline that passed ends nothing": Homeward,
+    "a lost lease is no obstacle": Sleepy,
+}
+
+
+@pytest.mark.parametrize("name", BUGS)
+def test_a_planted_bug_is_caught(name, monkeypatch):
+    module, function, change = BUGS[name]
+    plant(monkeypatch, module, function, change)
+
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - whichever of the nets catches it
+        run_briefly(NARROW.get(name, LifecycleMachine))
+
+    # A bug that only breaks the code would prove nothing.
+    assert not isinstance(caught.value, NameError | AttributeError | TypeError | SyntaxError)

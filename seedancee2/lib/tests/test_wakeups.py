@@ -1,0 +1,34 @@
+"""Wake-ups: what waits for the broker, and what waits for nothing."""
+
+import threading
+import time
+
+from celery import current_app
+
+from seedancee2.lib import wakeups
+
+
+def test_a_wake_up_outlives_a_broker_that_fails_and_many_are_one(monkeypatch):
+    sent: list[str] = []
+    calls = threading.Event()
+    answers = iter([OSError("away"), OSError("away")])
+
+    def send_task(name: str, **options: object) -> None:
+        calls.set()
+        if error := next(answers, None):
+            raise error
+        sent.append(name)
+
+    monkeypatch.setattr(wakeups, "PAUSE_AFTER_FAILURE", 0.2)
+    monkeypatch.setattr(current_app, "send_task", send_task)
+    wakeups.wake("tests.nothing")
+    assert calls.wait(5)
+    began = time.monotonic()
+    for _ in range(10_000):
+        wakeups.wake("tests.nothing")
+    assert time.monotonic() - began < 1
+
+    end = time.monotonic() + 5
+    while not sent and time.monotonic() < end:
+        time.sleep(0.02)
+    assert sent == ["tests.nothing"]
