@@ -113,7 +113,7 @@ if DATABASES["default"]["ENGINE"].endswith("postgresql"):  # a check refuses any
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 # Seconds until a silent server counts as gone: long for workers, short for the web (see gunicorn.py).
-DATABASE_PATIENCE_SECONDS = env.float("DATABASE_PATIENCE_SECONDS", default=60.0)
+DATABASE_PATIENCE_SECONDS = env.float("DATABASE_PATIENCE_SECONDS", default=20.0)
 
 # --- Redis carries wake-ups and rate limits; it may be lost at any time. ---
 REDIS_URL = env.str("REDIS_URL", default="redis://127.0.0.1:6379/0")
