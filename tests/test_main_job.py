@@ -10,9 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import psycopg
 import pytest
 import requests
 import stripe
+from psycopg.sql import SQL, Identifier
 
 from providers import media_probe
 from tests.local_system import LocalSystem
@@ -190,6 +192,22 @@ def test_nothing_of_the_provider_reaches_a_customer(run):
 
     for word in ("sandbox", "sbx_", "upstream", "lavf", "x264"):
         assert [text for text in seen if re.search(rf"\b{word}", text, re.IGNORECASE)] == []
+
+
+def test_no_key_and_no_secret_stands_in_the_database(run):
+    with psycopg.connect(run["database_url"]) as database:
+        tables = database.execute("SELECT tablename FROM pg_tables WHERE schemaname = 'public'").fetchall()
+        dump = "".join(
+            row[0]
+            for (table,) in tables
+            for row in database.execute(SQL("SELECT t::text FROM {} t").format(Identifier(table))).fetchall()
+        )
+
+    assert run["staff_email"] in dump
+    for name in ("api_key", "test_key", "signing_secret", "staff_password"):
+        assert run[name] not in dump
+        # Nor as bytes, which PostgreSQL writes in hexadecimal.
+        assert run[name].encode().hex() not in dump
 
 
 def test_no_secret_and_no_prompt_stands_in_the_logs(system, run):
