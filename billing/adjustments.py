@@ -3,7 +3,7 @@
 import datetime as dt
 
 from django.conf import settings
-from django.db import transaction
+from django.db import connection, transaction
 from django.db.models import Sum
 from django.db.models.functions import Abs, Coalesce
 
@@ -29,7 +29,7 @@ def request(
     `adjustment_id` makes a repeat harmless: the first request is returned as it is.
 
     Raises:
-        ValueError: the amount is zero or too large, or the reason is empty or too long.
+        ValueError: the amount is zero or too large, the reason is empty or too long, or the id was used otherwise.
         InsufficientCredits: a correction down exceeds the available credits; nothing is kept of the request.
     """
     if not 0 < abs(amount) <= MAX_AMOUNT:
@@ -37,6 +37,7 @@ def request(
     if not 0 < len(reason.strip()) <= MAX_REASON_LENGTH:
         raise ValueError(f"An adjustment needs a reason of at most {MAX_REASON_LENGTH} characters.")
     with transaction.atomic():
+        _wait_for_turn(requested_by)
         ledger.open_account(organization_id=organization_id)
         adjustment, is_new = Adjustment.objects.get_or_create(
             adjustment_id=adjustment_id or ids.new("adj"),
@@ -48,6 +49,8 @@ def request(
                 "requested_by": requested_by,
             },
         )
+        if (adjustment.account_id, adjustment.amount) != (organization_id, amount):
+            raise ValueError(f"{adjustment.adjustment_id} was used for another adjustment; ask anew.")
         if is_new and abs(amount) + _moved_alone_today(adjustment) <= adjustment.limit:
             _move(adjustment)
     return adjustment
@@ -93,6 +96,12 @@ def decline(*, adjustment_id: str, declined_by: str) -> Adjustment:
 
 def _lock(adjustment_id: str) -> Adjustment:
     return Adjustment.objects.select_for_update().get(pk=adjustment_id)
+
+
+def _wait_for_turn(requested_by: str) -> None:
+    # Requests of one person follow each other, or several at once would each see the day's limit untouched.
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"adjustments of {requested_by}"])
 
 
 def _moved_alone_today(adjustment: Adjustment) -> int:

@@ -145,21 +145,23 @@ def _close(reference: str, state: Reservation.State) -> Reservation:
 def _move(
     organization_id: int, kind: Kind, available: int, reserved: int, reference: str, actor: str, reason: str
 ) -> LedgerEntry:
-    # One statement: the guard, the balance, its sequence number and the entry cannot come apart.
+    # One statement: the guard, the balance, its sequence number and the entry cannot come apart. The time follows the
+    # sequence although it was taken before the wait for the row, so that a past balance is the last entry's.
     sql = """
         WITH account AS (
             UPDATE billing_creditaccount
-               SET available = available + %(available)s, reserved = reserved + %(reserved)s, sequence = sequence + 1
+               SET available = available + %(available)s, reserved = reserved + %(reserved)s, sequence = sequence + 1,
+                   moved_at = greatest(moved_at, %(now)s)
              WHERE organization_id = %(organization)s AND available + %(available)s >= 0
-         RETURNING organization_id, sequence, available, reserved
+         RETURNING organization_id, sequence, available, reserved, moved_at
         )
         INSERT INTO billing_ledgerentry
                (account_id, sequence, kind, available_change, reserved_change, available_after, reserved_after,
                 reference, actor, reason, created_at)
         SELECT organization_id, sequence, %(kind)s, %(available)s, %(reserved)s, available, reserved,
-               %(reference)s, %(actor)s, %(reason)s, %(now)s
+               %(reference)s, %(actor)s, %(reason)s, moved_at
           FROM account
-     RETURNING id, sequence, available_after, reserved_after
+     RETURNING id, sequence, available_after, reserved_after, created_at
     """
     now = clock.now()
     values: dict[str, str | int | dt.datetime] = {
@@ -194,5 +196,5 @@ def _move(
         reference=reference,
         actor=actor,
         reason=reason,
-        created_at=now,
+        created_at=row[4],
     )

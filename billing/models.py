@@ -36,6 +36,7 @@ class CreditAccount(models.Model):
     available = models.BigIntegerField(default=0)
     reserved = models.BigIntegerField(default=0)
     sequence = models.BigIntegerField(default=0)
+    moved_at = models.DateTimeField(null=True, blank=True, help_text="Of the last movement; never goes back.")
 
     class Meta:
         permissions = [("adjust_creditaccount", "Can adjust credits")]

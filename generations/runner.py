@@ -26,7 +26,10 @@ RETRIED = {ErrorClass.TRANSIENT, ErrorClass.CAPACITY, ErrorClass.OUR_ACCOUNT}
 
 
 def submit(job: UpstreamJob) -> None:
-    """Send a claimed job to a provider."""
+    """Send a claimed job to a provider, unless its generation has ended meanwhile."""
+    if not Generation.objects.filter(pk=job.reference, status__in=Generation.OPEN).exists():
+        jobs.withdraw(job)
+        return
     _next_step(_parked(job) or jobs.submit(job))
 
 
@@ -112,6 +115,7 @@ def _complete(job: UpstreamJob, generation: Generation) -> bool:
 def _open_next(job: UpstreamJob) -> None:
     # Together, so that a crash between the two can neither lose nor double the next submission.
     with transaction.atomic():
+        jobs.settled(job)
         jobs.open(
             reference=job.reference,
             number=job.number + 1,
@@ -120,7 +124,6 @@ def _open_next(job: UpstreamJob) -> None:
             deadline_at=job.deadline_at,
             delay=RETRY_PAUSE * 2 ** (job.number - 1),
         )
-        jobs.settled(job)
 
 
 def _note_late_end(job: UpstreamJob, generation: Generation) -> None:

@@ -2,12 +2,15 @@
 
 from typing import Any
 
+import structlog
 from celery import shared_task
 
 from billing.reconciliation import BEGINNING
 from generations import idempotency, reconciliation, runner
 from providers import jobs
 from seedancee2.lib import heartbeats, lanes
+
+log = structlog.get_logger(__name__)
 
 
 @shared_task(name="generations.submit")
@@ -41,7 +44,10 @@ def deadlines(**_: Any) -> int:
     """End generations that were left open past their deadline."""
     rows = runner.overdue(100)
     for generation in rows:
-        runner.end_overdue(generation)
+        try:
+            runner.end_overdue(generation)
+        except Exception:  # one row that cannot be ended must not keep the others open
+            log.exception("overdue_not_ended", task_id=generation.public_id)
     return len(rows)
 
 

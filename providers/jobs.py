@@ -242,6 +242,17 @@ def give_up(job: UpstreamJob) -> UpstreamJob:
     )
 
 
+def withdraw(job: UpstreamJob) -> UpstreamJob:
+    """End a claimed job that nobody waits for any more; nothing was sent for it."""
+    return _release(
+        job,
+        status=Status.FAILED,
+        finished_at=clock.now(),
+        due_at=None,
+        error_detail="Withdrawn: its generation had ended before it was sent.",
+    )
+
+
 def settled(job: UpstreamJob) -> UpstreamJob:
     """Note that a finished job was brought home: it needs no work any more."""
     return _release(job, due_at=None)

@@ -130,3 +130,13 @@ def test_nonsense_is_refused(amount, reason):
         adjustments.request(organization_id=organization.pk, amount=amount, reason=reason, requested_by=ANN)
 
     assert not Adjustment.objects.exists()
+
+
+def test_an_id_serves_one_adjustment_only():
+    first = _request(50, adjustment_id="adj_1")
+
+    with pytest.raises(ValueError, match="another adjustment"), transaction.atomic():
+        _request(50, adjustment_id="adj_1")
+
+    assert _balance(first) == (50, 0)
+    assert Adjustment.objects.count() == 1

@@ -12,6 +12,7 @@ from accounts.tests.factories import OrganizationFactory
 from billing import ledger, reconciliation
 from billing.models import CreditAccount, LedgerEntry, Reservation
 from seedancee2.api.errors import InsufficientCredits
+from seedancee2.lib import clock
 
 pytestmark = pytest.mark.django_db
 
@@ -271,3 +272,14 @@ def test_the_services_own_database_user_may_not_change_entries():
         (remaining,) = cursor.fetchone()
 
     assert remaining == []
+
+
+def test_the_past_balance_is_right_although_a_clock_went_back():
+    organization = _organization(0)
+    with time_machine.travel(dt.datetime(2126, 6, 29, 10, tzinfo=dt.UTC), tick=False) as turned:
+        ledger.grant(organization_id=organization, amount=100, reference="g1", actor="t", reason="t")
+        turned.shift(-0.005)
+        ledger.grant(organization_id=organization, amount=50, reference="g2", actor="t", reason="t")
+        turned.shift(3600)
+
+        assert ledger.balance_at(organization_id=organization, moment=clock.now()) == (150, 0)

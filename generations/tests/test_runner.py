@@ -11,7 +11,7 @@ import time_machine
 from django.core.files.storage import FileSystemStorage
 
 from billing import ledger
-from generations import lifecycle, media, payloads, reconciliation, runner
+from generations import lifecycle, media, payloads, reconciliation, runner, tasks
 from generations.models import Generation, OutputAsset
 from generations.tests.factories import create_generation, funded_organization
 from generations.tests.pipeline import route_live_traffic_to_sandbox, run, run_to_end
@@ -358,3 +358,24 @@ def test_audio_as_the_only_reference_fails_at_once_and_says_why(turned):
     assert (generation.status, generation.error_code) == ("failed", "invalid_reference")
     assert generation.error_message.startswith("Audio cannot be the only reference.")
     assert ledger.balance(organization_id=organization.pk) == (100, 0)
+
+
+def test_a_task_that_was_canceled_in_time_is_not_sent(turned):
+    generation = create_generation(funded_organization(100))
+    lifecycle.fail(public_id=generation.public_id, code=Generation.ErrorCode.CANCELED, actor="user:staff")
+
+    run("submit")
+
+    assert SandboxRun.objects.count() == 0
+    assert (UpstreamJob.objects.get().status, UpstreamJob.objects.get().due_at) == ("failed", None)
+
+
+def test_an_overdue_task_that_cannot_be_ended_keeps_no_other_open(turned):
+    broken, sound = create_generation(funded_organization(100)), create_generation(funded_organization(100))
+    ledger.release(reference=broken.public_id, actor="t")
+    turned.shift(3600 + 61)
+
+    tasks.deadlines()
+
+    sound.refresh_from_db()
+    assert sound.status == "failed"
