@@ -1,6 +1,6 @@
 # Seedancee2. `make help` lists what there is. Paths are relative, so that any folder name will do.
 .POSIX:
-.PHONY: help run test check format lock audit clean
+.PHONY: help run test chaos check format lock audit clean
 
 PYTHON = python3
 BIN = .venv/bin
@@ -15,6 +15,9 @@ run: .venv/local.stamp ## the whole system on this machine; PORT=8001 make run m
 
 test: .venv/dev.stamp ## all tests, on a real PostgreSQL and Valkey; ARGS="-k ledger" picks some
 	@exec $(IN_VENV) pytest -n 2 $(ARGS)
+
+chaos: .venv/dev.stamp ## hurt the whole system while customers use it; CHAOS_SEED=n repeats a run
+	@exec $(IN_VENV) tests.chaos.run $(ARGS)
 
 check: .venv/dev.stamp ## style, types, imports, migrations, production settings, OpenAPI
 	$(IN_VENV) ruff check .
