@@ -122,9 +122,9 @@ CACHES = {"default": {"BACKEND": "django.core.cache.backends.redis.RedisCache", 
 CELERY_BROKER_URL = REDIS_URL
 CELERY_BROKER_CONNECTION_RETRY_ON_STARTUP = True
 CELERY_BROKER_TRANSPORT_OPTIONS = {
-    # Measured: without socket_timeout a worker never notices a half-open connection.
     # Measured: an acknowledgement that Redis did not take leaves a worker deaf for minutes. A wake-up needs none.
     "ack_emulation": False,
+    # Measured: without socket_timeout a worker never notices a half-open connection.
     "socket_timeout": 5,
     "socket_connect_timeout": 2,
     "socket_keepalive": True,
