@@ -5,7 +5,6 @@ import datetime as dt
 import structlog
 from botocore.exceptions import ClientError
 from django.core.files.storage import default_storage
-from django.db import connection, transaction
 
 from billing import reconciliation as ledger_reconciliation
 from billing.models import Finding
@@ -16,8 +15,9 @@ from seedancee2.lib import clock
 log = structlog.get_logger(__name__)
 
 WINDOW = dt.timedelta(hours=24)  # what the frequent look goes back to
-MAX_FILES = 500  # stored files asked for in one look
+MAX_FILES = 500  # stored files asked for in one look: the newest, unless all are wanted
 
+_FILE_RULE = "file_is_stored_whole"
 _CHECKS = {
     "hold_open_while_task_open": """
         SELECT 'task ' || g.public_id, format('is %%s, its hold is %%s', g.status, coalesce(r.state, 'missing'))
@@ -61,6 +61,15 @@ _CHECKS = {
           FROM generations_generation g
          WHERE g.status IN ('pending', 'processing') AND g.deadline_at < now() - interval '2 minutes'
     """,
+    # The sandbox's books are in this database. What a provider made without a job of ours was paid for nobody.
+    "provider_run_has_its_job": """
+        SELECT 'run ' || s.run_id, coalesce('belongs to job ' || j.reference || '#' || j.number || ', which is '
+                                            || j.status || ' without it', 'belongs to no job of ours')
+          FROM providers_sandboxrun s
+          LEFT JOIN providers_upstreamjob j USING (callback_token_digest)
+         WHERE s.created_at >= greatest(%(since)s, now() - interval '30 days')
+           AND (j.id IS NULL OR j.status <> 'submitting' AND j.upstream_id <> s.run_id)
+    """,
     "usage_equals_ledger": """
         SELECT 'organization ' || account_id,
                format('tasks sum to %%s charged and %%s given back, the ledger to %%s and %%s',
@@ -77,23 +86,23 @@ _CHECKS = {
 }
 
 
-def discrepancies(*, since: dt.datetime = BEGINNING) -> list[Discrepancy]:
+def discrepancies(*, since: dt.datetime = BEGINNING, is_every_file: bool = False) -> list[Discrepancy]:
     """Return every row that breaks a rule; tasks and movements are checked from `since` on."""
     found = ledger_reconciliation.discrepancies(since=since)
-    with transaction.atomic(), connection.cursor() as cursor:
+    with ledger_reconciliation.looking() as cursor:
         for rule, sql in _CHECKS.items():
             found += find(cursor, rule, sql, since=since)
-    return found + _missing_files(since)
+    return found + _missing_files(since, is_every_file=is_every_file)
 
 
-def report(*, since: dt.datetime | None = None) -> list[Discrepancy]:
+def report(*, since: dt.datetime | None = None, is_every_file: bool = False) -> list[Discrepancy]:
     """Look for discrepancies, keep them as findings for the staff, and raise an alarm in the log for each.
 
     Without `since` the look goes back for a day; a finding that a look at everything no longer has is closed.
     """
     now = clock.now()
     since = since or now - WINDOW
-    found = discrepancies(since=since)
+    found = discrepancies(since=since, is_every_file=is_every_file)
     for item in found:
         log.error("discrepancy", rule=item.rule, subject=item.subject, detail=item.detail)
         Finding.objects.update_or_create(
@@ -108,17 +117,25 @@ def report(*, since: dt.datetime | None = None) -> list[Discrepancy]:
     return found
 
 
-def _missing_files(since: dt.datetime) -> list[Discrepancy]:
-    """Ask the storage for the newest files; one that is gone or of another size is a discrepancy."""
-    rule = "file_is_stored_whole"
-    found = []
-    for asset in OutputAsset.objects.filter(stored_at__gte=since).order_by("-id")[:MAX_FILES]:
-        try:
-            size = default_storage.size(asset.path)
-        except (FileNotFoundError, ClientError):
-            found.append(Discrepancy(rule, f"file {asset.path}", "is not in the storage"))
-            continue
-        if size != asset.size_bytes:
-            detail = f"has {size} bytes in the storage, {asset.size_bytes} were stored"
-            found.append(Discrepancy(rule, f"file {asset.path}", detail))
-    return found
+def _missing_files(since: dt.datetime, *, is_every_file: bool) -> list[Discrepancy]:
+    """Ask the storage for the newest files and for those missed before, or for all of them."""
+    missed = Finding.objects.filter(rule=_FILE_RULE, resolved_at=None).values_list("subject", flat=True)
+    paths = [subject.removeprefix("file ") for subject in missed]
+    found = {item.subject: item for item in map(_file_discrepancy, OutputAsset.objects.filter(path__in=paths)) if item}
+    files = OutputAsset.objects.filter(stored_at__gte=since).order_by("-id")
+    page = list(files[:MAX_FILES])
+    while page:
+        found |= {item.subject: item for item in map(_file_discrepancy, page) if item}
+        page = list(files.filter(pk__lt=page[-1].pk)[:MAX_FILES]) if is_every_file else []
+    return list(found.values())
+
+
+def _file_discrepancy(asset: OutputAsset) -> Discrepancy | None:
+    try:
+        size = default_storage.size(asset.path)
+    except (FileNotFoundError, ClientError):
+        return Discrepancy(_FILE_RULE, f"file {asset.path}", "is not in the storage")
+    if size == asset.size_bytes:
+        return None
+    detail = f"has {size} bytes in the storage, {asset.size_bytes} were stored"
+    return Discrepancy(_FILE_RULE, f"file {asset.path}", detail)

@@ -8,10 +8,14 @@ from django.db import DatabaseError, connection
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.utils.crypto import constant_time_compare
 from django_prometheus.exports import ExportToDjangoView
+from prometheus_client import CollectorRegistry, generate_latest
 
+from seedancee2.console.alarms import PARTS, Alarms
 from seedancee2.lib import heartbeats
 
-PARTS = [heartbeats.BEAT, heartbeats.WORKER, heartbeats.DELIVER, heartbeats.MEDIA]
+# Apart from the process's own figures: these are of the whole system, whichever process is asked.
+_alarms = CollectorRegistry()
+_alarms.register(Alarms())
 
 
 def alive(request: HttpRequest) -> JsonResponse:
@@ -48,6 +52,7 @@ def metrics(request: HttpRequest) -> HttpResponse:
     if not (has_token or settings.LOCAL_MODE):
         raise Http404
     response: HttpResponse = ExportToDjangoView(request)
+    response.content += generate_latest(_alarms)
     return response
 
 

@@ -16,10 +16,11 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the command's arguments."""
         parser.add_argument("--json", action="store_true", help="Print one JSON object on the last line.")
+        parser.add_argument("--all-files", action="store_true", help="Ask the storage for every file.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Print each discrepancy on a line of its own."""
-        found = reconciliation.report(since=BEGINNING)
+        found = reconciliation.report(since=BEGINNING, is_every_file=options["all_files"])
         if options["json"]:
             self.stdout.write(json.dumps({"discrepancies": [dataclasses.asdict(item) for item in found]}))
         else:
