@@ -1,6 +1,7 @@
 """What every test shares: transactional tests leave the database as the migrations made it."""
 
 import pytest
+from _pytest.nodeid import coerce_node_id
 from django.db import connection
 from django.test import TransactionTestCase
 
@@ -14,6 +15,15 @@ _REFERENCE_TABLES = {
     "providers_channel",
     "providers_route",
 }
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep what is marked `xdist_group` on one worker: xdist 3.8 writes the group where pytest 9.2 does not look."""
+    if hasattr(config, "workerinput"):
+        for item in items:
+            for mark in item.iter_markers("xdist_group"):
+                item._id = coerce_node_id(f"{item.nodeid}@{mark.args[0]}")
 
 
 def _empty_tables(self: TransactionTestCase) -> None:

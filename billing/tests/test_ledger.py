@@ -6,7 +6,8 @@ import threading
 
 import pytest
 import time_machine
-from django.db import DatabaseError, connection, connections, transaction
+from django.db import DatabaseError, IntegrityError, connection, connections, transaction
+from django.test.utils import CaptureQueriesContext
 
 from accounts.tests.factories import OrganizationFactory
 from billing import ledger, reconciliation
@@ -21,9 +22,9 @@ def _organization(credits: int) -> int:
     organization = OrganizationFactory.create()
     ledger.open_account(organization_id=organization.pk)
     if credits:
-        ledger.grant(
-            organization_id=organization.pk, amount=credits, reference=f"grt_{organization.pk}", actor="t", reason="t"
-        )
+        reference = f"grt_{organization.pk}"
+        with transaction.atomic():
+            ledger.grant(organization_id=organization.pk, amount=credits, reference=reference, actor="t", reason="t")
     return int(organization.pk)
 
 
@@ -283,3 +284,90 @@ def test_the_past_balance_is_right_although_a_clock_went_back():
         turned.shift(3600)
 
         assert ledger.balance_at(organization_id=organization, moment=clock.now()) == (150, 0)
+
+
+MOVEMENTS = {
+    "grant": lambda account: ledger.grant(organization_id=account, amount=5, reference="g", actor="t", reason="t"),
+    "adjust": lambda account: ledger.adjust(organization_id=account, amount=-5, reference="a", actor="t", reason="t"),
+    "reserve": lambda account: ledger.reserve(organization_id=account, amount=5, reference="vid_c", actor="t"),
+    "capture": lambda _: ledger.capture(reference="vid_a", actor="t"),
+    "release": lambda _: ledger.release(reference="vid_a", actor="t"),
+    "refund": lambda _: ledger.refund(reference="vid_b", amount=5, actor="t", reason="t"),
+}
+
+
+def _with_holds() -> int:
+    """One hold that is open and one that was charged."""
+    organization = _organization(100)
+    _reserve(organization, 10, "vid_a")
+    _reserve(organization, 20, "vid_b")
+    with transaction.atomic():
+        ledger.capture(reference="vid_b", actor="t")
+    return organization
+
+
+@pytest.mark.parametrize("movement", MOVEMENTS)
+@pytest.mark.django_db(transaction=True)
+def test_credits_move_in_a_transaction_only(movement):
+    organization = _with_holds()
+    other = OrganizationFactory.create().pk
+
+    for account in (organization, other):
+        with pytest.raises(ledger.NoTransaction, match="open one around this call"):
+            MOVEMENTS[movement](account)
+
+    assert ledger.balance(organization_id=organization) == (70, 10)
+    assert LedgerEntry.objects.count() == 4
+    assert list(Reservation.objects.order_by("pk").values_list("pk", "state", "refunded")) == [
+        ("vid_a", "held", 0),
+        ("vid_b", "captured", 0),
+    ]
+    assert not CreditAccount.objects.filter(pk=other).exists()
+
+
+@pytest.mark.parametrize("movement", MOVEMENTS)
+def test_a_movement_is_one_statement_and_one_row_of_the_account(movement, django_assert_num_queries):
+    organization = _with_holds()
+    updated = "SELECT pg_stat_get_xact_tuples_updated('billing_creditaccount'::regclass)"
+    with connection.cursor() as cursor:
+        cursor.execute(updated)
+        (before,) = cursor.fetchone()
+
+        # A grant and an adjustment make sure of the account first.
+        with django_assert_num_queries(2 if movement in ("grant", "adjust") else 1):
+            MOVEMENTS[movement](organization)
+
+        cursor.execute(updated)
+        assert cursor.fetchone() == (before + 1,)
+    assert LedgerEntry.objects.filter(account_id=organization).count() == 5
+
+
+def test_a_closed_hold_cannot_be_closed_otherwise_behind_our_back():
+    organization = _with_holds()
+
+    with pytest.raises(IntegrityError, match="billing_entry_closing"), transaction.atomic():
+        LedgerEntry.objects.create(
+            account_id=organization,
+            sequence=5,
+            kind="release",
+            available_change=20,
+            reserved_change=-20,
+            available_after=90,
+            reserved_after=0,
+            reference="vid_b",
+            actor="t",
+        )
+
+
+def test_a_past_balance_is_one_read_of_an_index():
+    organization = _with_holds()
+    with CaptureQueriesContext(connection) as queries:
+        ledger.balance_at(organization_id=organization, moment=clock.now())
+
+    (query,) = queries
+    with connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off")
+        cursor.execute("EXPLAIN " + query["sql"])
+        plan = "\n".join(line for (line,) in cursor.fetchall())
+    assert plan.count("Scan") == 1
+    assert "Index Scan Backward using billing_entry_time" in plan

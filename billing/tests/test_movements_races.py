@@ -20,8 +20,14 @@ THREADS = 8  # fewer than the pool has connections
 
 def _organization(credits: int) -> int:
     organization: int = OrganizationFactory.create().pk
-    ledger.grant(organization_id=organization, amount=credits, reference="grt_1", actor="t", reason="t")
+    with transaction.atomic():
+        ledger.grant(organization_id=organization, amount=credits, reference="grt_1", actor="t", reason="t")
     return organization
+
+
+def _reserve(organization: int, amount: int, reference: str) -> None:
+    with transaction.atomic():
+        ledger.reserve(organization_id=organization, amount=amount, reference=reference, actor="t")
 
 
 def _at_once(calls: Iterable[Callable[[], object]]) -> Counter[str]:
@@ -54,7 +60,7 @@ def _close(kind: str, reference: str) -> Callable[[], object]:
 @pytest.mark.parametrize("kind", ["capture", "release"])
 def test_a_hundred_identical_closes_move_once(kind):
     organization = _organization(100)
-    ledger.reserve(organization_id=organization, amount=60, reference="vid_a", actor="t")
+    _reserve(organization, 60, "vid_a")
 
     ended = _at_once([_close(kind, "vid_a")] * 100)
 
@@ -68,7 +74,7 @@ def test_of_a_charge_and_a_release_exactly_one_wins():
     organization = _organization(1_000)
     holds = [f"vid_{number}" for number in range(25)]
     for reference in holds:
-        ledger.reserve(organization_id=organization, amount=10, reference=reference, actor="t")
+        _reserve(organization, 10, reference)
 
     ended = _at_once(_close(kind, reference) for reference in holds for kind in ("capture", "release") * 2)
 
@@ -95,8 +101,9 @@ def test_two_hundred_reserves_on_a_balance_for_fifty():
 
 def test_partial_refunds_at_once_never_exceed_the_charge():
     organization = _organization(100)
-    ledger.reserve(organization_id=organization, amount=100, reference="vid_a", actor="t")
-    ledger.capture(reference="vid_a", actor="t")
+    _reserve(organization, 100, "vid_a")
+    with transaction.atomic():
+        ledger.capture(reference="vid_a", actor="t")
 
     ended = _at_once([lambda: ledger.refund(reference="vid_a", amount=10, actor="t", reason="r")] * 40)
 

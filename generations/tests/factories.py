@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from django.db import transaction
+
 from accounts.models import Organization
 from accounts.tests.factories import OrganizationFactory
 from billing import ledger
@@ -14,7 +16,10 @@ from seedancee2.lib import ids
 def funded_organization(credits: int = 1_000) -> Organization:
     """Make an organization with credits."""
     organization: Organization = OrganizationFactory.create()
-    ledger.grant(organization_id=organization.pk, amount=credits, reference=ids.new("grt"), actor="t", reason="test")
+    with transaction.atomic():
+        ledger.grant(
+            organization_id=organization.pk, amount=credits, reference=ids.new("grt"), actor="t", reason="test"
+        )
     return organization
 
 

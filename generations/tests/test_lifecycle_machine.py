@@ -1,8 +1,10 @@
 """The life of tasks in any order: lanes, lost workers and leases, a provider that does anything, deadlines, staff."""
 
 import contextlib
+import copy
 import datetime as dt
 import logging
+import re
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -35,6 +37,7 @@ RANK = {"pending": 0, "processing": 1, "completed": 2, "failed": 2}
 
 WAITS = [1] * 4 + [5] * 4 + [21] * 4 + [125, 1200, 3600]
 SELDOM = st.sampled_from([False, False, False, True])
+WRITES = re.compile(r"\s*(INSERT|UPDATE|DELETE|SELECT \* FROM billing_)")
 # Before which write of a step its worker dies; 0 is never.
 DEATHS = st.sampled_from([0] * 14 + [1, 2, 3, 4, 5, 6, 7])
 
@@ -62,28 +65,37 @@ class Killed(BaseException):
 class LifecycleMachine(RuleBasedStateMachine):
     """Drives tasks any way it likes; each example is a transaction that is rolled back at its end."""
 
-    organization: ClassVar[Organization]
+    organization: ClassVar[Organization]  # made once for all examples, and so is how they begin:
+    start: ClassVar[tuple[Provider, dict[str, Row], dt.datetime]]
 
     tasks = Bundle("tasks")
 
     def __init__(self) -> None:
         super().__init__()
-        self.provider = ScriptedAdapter.provider = Provider()
-        self.known: dict[str, Row] = {}
+        self.provider, self.known, start_at = copy.deepcopy(self.start)
+        ScriptedAdapter.provider = self.provider
         self.stalled: list[tuple[str, UpstreamJob]] = []
-        self.travel = time_machine.travel(START, tick=False)
+        self.travel = time_machine.travel(start_at, tick=False)
         self.turned = self.travel.start()
         self.example = transaction.atomic()
         self.example.__enter__()
 
-    @initialize(target=tasks)
-    def begin(self) -> Any:
+    def prepare(self) -> None:
         """One task that is completed, and two that are not begun."""
         self.create(has_callback=True, is_test=False, death=0)
         for _ in range(2):
             self._work_on_next("accept", "succeeded", "whole", 0)
         for is_test in (False, True):
             self.create(has_callback=True, is_test=is_test, death=0)
+
+    def keep(self) -> None:
+        """Let all examples begin with what this one did."""
+        LifecycleMachine.start = (self.provider, self.known, clock.now())
+        self.example.__exit__(None, None, None)
+        self.travel.stop()
+
+    @initialize(target=tasks)
+    def begin(self) -> Any:
         return multiple(*sorted(self.known))
 
     @rule(target=tasks, has_callback=st.booleans(), is_test=SELDOM, death=DEATHS)
@@ -105,10 +117,12 @@ class LifecycleMachine(RuleBasedStateMachine):
         answer=st.sampled_from(ANSWERS),
         download=st.sampled_from(DOWNLOADS),
         death=DEATHS,
+        times=st.sampled_from([1, 1, 2, 3]),
     )
-    def work(self, submission: str, answer: str, download: str, death: int) -> None:
-        """Work on what is due next, with a provider that does anything."""
-        self._work_on_next(submission, answer, download, death)
+    def work(self, submission: str, answer: str, download: str, death: int, times: int) -> None:
+        """Work on what is due next, with a provider that does anything, and maybe does it again."""
+        for _ in range(times):
+            self._work_on_next(submission, answer, download, death)
 
     @rule(
         answer=st.sampled_from(ANSWERS),
@@ -207,9 +221,12 @@ class LifecycleMachine(RuleBasedStateMachine):
             found = [str(item) for item in reconciliation.discrepancies()]
             assert not found, "; ".join(found)
         finally:
-            transaction.set_rollback(True)
-            self.example.__exit__(None, None, None)
-            self.travel.stop()
+            self.undo()
+
+    def undo(self) -> None:
+        transaction.set_rollback(True)
+        self.example.__exit__(None, None, None)
+        self.travel.stop()
 
     def _drain(self) -> None:
         """Past every deadline, with a provider that never finishes anything, all must end."""
@@ -256,7 +273,7 @@ class LifecycleMachine(RuleBasedStateMachine):
 
         def count_writes(execute: Any, sql: Any, params: Any, many: bool, context: Any) -> Any:
             nonlocal count
-            if str(sql).lstrip()[:6] in ("INSERT", "UPDATE", "DELETE", "WITH a"):
+            if WRITES.match(str(sql)):
                 count += 1
                 if count == death:
                     raise Killed
@@ -331,15 +348,28 @@ def scripted(settings, monkeypatch, tmp_path) -> None:
     sandbox_render.write_video(scene, tmp_path / "video.mp4")
     ScriptedAdapter.video = (tmp_path / "video.mp4").read_bytes()
     LifecycleMachine.organization = funded_organization(FUNDS)
+    LifecycleMachine.start = (Provider(), {}, START)
     monkeypatch.setattr(logging.root.manager, "disable", logging.CRITICAL)
+
+
+def prepare() -> None:
+    """Make once what every example begins with."""
+    beginning = LifecycleMachine()
+    try:
+        beginning.prepare()
+    except BaseException:
+        beginning.undo()
+        raise
+    beginning.keep()
 
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("part", [1, 2])
 def test_a_task_ends_well_whatever_happens(scripted, part):
+    prepare()
     run_state_machine_as_test(
         LifecycleMachine,
         settings=settings(
-            max_examples=75, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=100, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )

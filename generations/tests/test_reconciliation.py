@@ -8,7 +8,7 @@ import time_machine
 from django.core.files.storage import default_storage
 from django.db import connection
 
-from billing.models import Finding
+from billing.models import Finding, LedgerEntry
 from billing.reconciliation import BEGINNING
 from generations import reconciliation
 from generations.models import Generation, OutputAsset
@@ -51,32 +51,110 @@ def _rules() -> set[str]:
     return {item.rule for item in reconciliation.report()}
 
 
-@pytest.mark.parametrize(
-    ("sql", "rule"),
-    [
-        ("UPDATE billing_creditaccount SET available = available + 1", "balance_equals_entries"),
-        ("UPDATE billing_reservation SET amount = amount + 1 WHERE state = 'held'", "held_equals_open_reservations"),
-        ("DELETE FROM billing_ledgerentry WHERE kind = 'capture'", "sequence_has_no_gap"),
-        ("UPDATE billing_ledgerentry SET available_after = 7 WHERE kind = 'capture'", "balances_after_are_a_chain"),
-        ("UPDATE billing_reservation SET state = 'released' WHERE state = 'captured'", "reservation_has_its_entries"),
-        ("UPDATE billing_reservation SET state = 'released' WHERE state = 'captured'", "hold_open_while_task_open"),
-        ("UPDATE generations_generation SET credits = 21 WHERE status = 'completed'", "hold_is_the_price"),
-        ("UPDATE generations_generation SET credits = 21 WHERE status = 'completed'", "usage_equals_ledger"),
-        ("UPDATE billing_reservation SET refunded = 5 WHERE state = 'captured'", "refunds_are_on_the_reservation"),
-        ("DELETE FROM webhooks_delivery", "ended_task_told_its_callback"),
-        ("DELETE FROM generations_outputasset WHERE kind = 'thumbnail'", "completed_task_has_its_files"),
-        (
-            "UPDATE generations_generation SET deadline_at = now() - interval '1 hour' WHERE status = 'pending'",
-            "open_task_within_deadline",
-        ),
-        ("UPDATE billing_reservation SET reference = 'vid_x' WHERE state = 'held'", "hold_has_a_task"),
-    ],
-)
-def test_a_planted_mismatch_is_found_by_the_frequent_look(ended, sql, rule):
+def _names(ended: Generation) -> dict[str, object]:
+    """How findings name the rows of this world."""
+    tasks = dict(Generation.objects.values_list("status", "public_id"))
+    entries = {f"{kind} of {reference}": pk for pk, kind, reference in LedgerEntry.objects.values_list(*ENTRY)}
+    return {
+        "organization": ended.organization_id,
+        "completed": ended.pk,
+        "open": tasks["pending"],
+        "capture": entries[f"capture of {ended.pk}"],
+        "last": entries[f"reserve of {tasks['pending']}"],
+    }
+
+
+ENTRY = ["pk", "kind", "reference"]
+MISMATCHES = [
+    (
+        "UPDATE billing_creditaccount SET available = available + 1",
+        "balance_equals_entries",
+        ["organization {organization}"],
+    ),
+    (
+        "UPDATE billing_reservation SET amount = amount + 1 WHERE state = 'held'",
+        "held_equals_open_reservations",
+        ["organization {organization}"],
+    ),
+    (
+        "DELETE FROM billing_ledgerentry WHERE kind = 'capture'",
+        "sequence_has_no_gap",
+        ["organization {organization}"],
+    ),
+    (
+        "DELETE FROM billing_ledgerentry WHERE kind = 'capture'",
+        "balances_after_are_a_chain",
+        ["entry {last}"],
+    ),
+    (
+        "UPDATE billing_ledgerentry SET available_after = 7 WHERE kind = 'capture'",
+        "balances_after_are_a_chain",
+        ["entry {capture}", "entry {last}"],
+    ),
+    (
+        "UPDATE billing_reservation SET state = 'released' WHERE state = 'captured'",
+        "reservation_has_its_entries",
+        ["reservation {completed}"],
+    ),
+    (
+        "UPDATE billing_reservation SET amount = 19 WHERE state = 'captured'",
+        "reservation_has_its_entries",
+        ["reservation {completed}"],
+    ),
+    (
+        "UPDATE billing_reservation SET reference = 'vid_x' WHERE state = 'held'",
+        "reservation_has_its_entries",
+        ["reservation vid_x", "reservation {open}"],
+    ),
+    (
+        "UPDATE billing_reservation SET state = 'released' WHERE state = 'captured'",
+        "hold_open_while_task_open",
+        ["task {completed}"],
+    ),
+    (
+        "UPDATE generations_generation SET credits = 21 WHERE status = 'completed'",
+        "hold_is_the_price",
+        ["task {completed}"],
+    ),
+    (
+        "UPDATE generations_generation SET credits = 21 WHERE status = 'completed'",
+        "usage_equals_ledger",
+        ["organization {organization}"],
+    ),
+    (
+        "UPDATE billing_reservation SET refunded = 5 WHERE state = 'captured'",
+        "refunds_are_on_the_reservation",
+        ["reservation {completed}"],
+    ),
+    ("DELETE FROM webhooks_delivery", "ended_task_told_its_callback", ["task {completed}"]),
+    (
+        "DELETE FROM generations_outputasset WHERE kind = 'thumbnail'",
+        "completed_task_has_its_files",
+        ["task {completed}"],
+    ),
+    (
+        "UPDATE generations_generation SET deadline_at = now() - interval '1 hour' WHERE status = 'pending'",
+        "open_task_within_deadline",
+        ["task {open}"],
+    ),
+    (
+        "UPDATE billing_reservation SET reference = 'vid_x' WHERE state = 'held'",
+        "hold_has_a_task",
+        ["reservation vid_x"],
+    ),
+]
+
+
+@pytest.mark.parametrize(("sql", "rule", "subjects"), MISMATCHES)
+def test_a_planted_mismatch_is_found_by_every_look_and_names_its_rows(ended, sql, rule, subjects):
+    expected = sorted(subject.format(**_names(ended)) for subject in subjects)
+
     _execute(sql)
 
-    assert rule in _rules()
-    assert Finding.objects.filter(rule=rule, resolved_at=None).exists()
+    for found in (reconciliation.report(), reconciliation.discrepancies(since=BEGINNING)):
+        assert sorted(item.subject for item in found if item.rule == rule) == expected
+    open_findings = Finding.objects.filter(rule=rule, resolved_at=None)
+    assert sorted(open_findings.values_list("subject", flat=True)) == expected
 
 
 def test_a_file_that_is_gone_or_cut_is_found(ended):
@@ -89,11 +167,25 @@ def test_a_file_that_is_gone_or_cut_is_found(ended):
     assert found == {f"file {video}": "file_is_stored_whole", f"file {thumbnail}": "file_is_stored_whole"}
 
 
-def test_a_balance_changed_long_after_the_last_movement_is_found(ended):
+@pytest.mark.parametrize(
+    ("sql", "rule"),
+    [
+        ("UPDATE billing_creditaccount SET available = available + 1", "balance_equals_entries"),
+        ("UPDATE billing_reservation SET amount = amount + 1 WHERE state = 'held'", "held_equals_open_reservations"),
+        (
+            "DELETE FROM billing_ledgerentry WHERE sequence = (SELECT max(sequence) FROM billing_ledgerentry)",
+            "sequence_has_no_gap",
+        ),
+    ],
+)
+def test_what_is_changed_long_after_the_last_movement_is_found(ended, sql, rule):
     _execute("UPDATE billing_ledgerentry SET created_at = created_at - interval '30 days'")
-    _execute("UPDATE billing_creditaccount SET available = available + 1")
+    _execute("UPDATE billing_creditaccount SET moved_at = moved_at - interval '30 days'")
+    assert _rules() == set()
 
-    assert _rules() == {"balance_equals_entries"}
+    _execute(sql)
+
+    assert rule in _rules()
 
 
 def test_a_finding_is_kept_once_and_closed_when_it_is_gone(ended):

@@ -1,14 +1,30 @@
 """Connections to PostgreSQL that do not wait for ever: a frozen server or a lost network sends no error of its own."""
 
-from typing import Any
+import contextlib
+import time
+from collections.abc import Iterator
+from contextvars import ContextVar
+from typing import Any, ClassVar, Final
 
 import psycopg
 from django.conf import settings
+from django.db import DatabaseError, connection
 from psycopg.pq import TransactionStatus
+
+_SUSPICIOUS_SECONDS: Final = 0.2
+
+_allowed: ContextVar[float | None] = ContextVar("allowed", default=None)  # seconds, inside `patience` only
 
 
 class PatientConnection(psycopg.Connection[Any]):
-    """A connection whose every wait ends after DATABASE_PATIENCE_SECONDS."""
+    """A connection whose every wait ends after DATABASE_PATIENCE_SECONDS, or what `patience` allows.
+
+    When one waited in vain, the others of the process are probably as dead: each that was idle meanwhile must answer
+    its next operation, the pool's check, at once, or every one of them would cost another customer the whole patience.
+    """
+
+    _silence_at: ClassVar[float] = 0.0
+    _answered_at = 0.0
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         """Run one operation; where the server does not answer in time, close the connection.
@@ -16,10 +32,36 @@ class PatientConnection(psycopg.Connection[Any]):
         Raises:
             psycopg.OperationalError: the server did not answer in time.
         """
+        allowed = _allowed.get()
+        is_idle_since_silence = 0 < self._answered_at < self._silence_at and self._is(TransactionStatus.IDLE)
+        is_suspicious = is_idle_since_silence and allowed is None
+        seconds = _SUSPICIOUS_SECONDS if is_suspicious else allowed or settings.DATABASE_PATIENCE_SECONDS
         try:
-            return super().wait(gen, interval, settings.DATABASE_PATIENCE_SECONDS if timeout is None else timeout)
+            result = super().wait(gen, interval, seconds if timeout is None else timeout)
         except psycopg.OperationalError:
             # What the server still does with the operation is unknown, so nothing else may be sent after it.
-            if self.pgconn.transaction_status == TransactionStatus.ACTIVE:
+            if self._is(TransactionStatus.ACTIVE):
+                if not is_suspicious:  # else one slow check would set off the next
+                    PatientConnection._silence_at = time.monotonic()
                 self.close()
             raise
+        self._answered_at = time.monotonic()
+        return result
+
+    def _is(self, status: TransactionStatus) -> bool:
+        return bool(self.pgconn.transaction_status == status)
+
+
+@contextlib.contextmanager
+def patience(*, seconds: float) -> Iterator[None]:
+    """Let each statement in here take so many seconds: the server allows it, and we wait for it a little longer."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT set_config('statement_timeout', %s, false)", [f"{seconds:.0f}s"])
+    token = _allowed.set(seconds + settings.DATABASE_PATIENCE_SECONDS)
+    try:
+        yield
+    finally:
+        _allowed.reset(token)
+        # After an error inside a transaction this is refused, but then its rollback takes the setting back.
+        with contextlib.suppress(DatabaseError), connection.cursor() as cursor:
+            cursor.execute("RESET statement_timeout")

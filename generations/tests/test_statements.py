@@ -1,0 +1,68 @@
+"""How many statements a transition sends: each costs a round trip, some of them while the account is locked."""
+
+import re
+
+import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
+
+from generations import lifecycle
+from generations.models import Generation
+from generations.tests.factories import create_generation, funded_organization
+
+pytestmark = pytest.mark.django_db
+
+# The first words of a statement, and the table or the function.
+_SHAPE = re.compile(r'(?:(SELECT) .*? FROM "?|(INSERT INTO|UPDATE) "?|(SAVEPOINT|RELEASE)\b)(\w*)', re.DOTALL)
+
+
+def _shapes(queries: CaptureQueriesContext) -> list[str]:
+    found = [_SHAPE.match(query["sql"]) for query in queries]
+    assert all(found)
+    shapes = [" ".join(filter(None, match.groups())) for match in found if match]
+    return [shape for shape in shapes if not shape.startswith(("SAVEPOINT", "RELEASE"))]  # of this test's transaction
+
+
+@pytest.fixture
+def generation() -> Generation:
+    """An open generation with a callback."""
+    return create_generation(funded_organization(), callback_url="https://example.com/")
+
+
+def test_a_creation_sends_three_statements_in_its_transaction_and_the_money_last():
+    organization = funded_organization()
+
+    with CaptureQueriesContext(connection) as queries:
+        create_generation(organization)
+
+    assert _shapes(queries) == [
+        "SELECT generations_publicmodel",
+        "SELECT billing_rate",
+        "INSERT INTO generations_generation",
+        "INSERT INTO providers_upstreamjob",
+        "SELECT billing_reserve",
+    ]
+
+
+def test_a_completion_captures_in_one_statement(generation):
+    with CaptureQueriesContext(connection) as queries:
+        lifecycle.complete(public_id=generation.pk, assets=[])
+
+    assert _shapes(queries) == [
+        "SELECT generations_generation",
+        "UPDATE generations_generation",
+        "SELECT billing_close",
+        "INSERT INTO webhooks_delivery",
+    ]
+
+
+def test_a_failure_releases_in_one_statement(generation):
+    with CaptureQueriesContext(connection) as queries:
+        lifecycle.fail(public_id=generation.pk, code=Generation.ErrorCode.GENERATION_FAILED)
+
+    assert _shapes(queries) == [
+        "SELECT generations_generation",
+        "UPDATE generations_generation",
+        "SELECT billing_close",
+        "INSERT INTO webhooks_delivery",
+    ]
