@@ -17,6 +17,9 @@ test: .venv/dev.stamp ## all tests, on a real PostgreSQL and Valkey; ARGS="-k le
 	@exec $(IN_VENV) pytest -n 2 $(ARGS)
 
 chaos: .venv/dev.stamp ## hurt the whole system while customers use it; CHAOS_SEED=n repeats a run
+	@$(IN_VENV) tests.chaos.ledger
+	@$(IN_VENV) tests.chaos.degraded
+	@$(IN_VENV) tests.chaos.broker --times 2
 	@exec $(IN_VENV) tests.chaos.run $(ARGS)
 
 check: .venv/dev.stamp ## style, types, imports, migrations, production settings, OpenAPI

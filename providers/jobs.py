@@ -80,17 +80,27 @@ def claim_due(lane: str, limit: int) -> list[UpstreamJob]:
     """Lease up to `limit` due jobs of a lane (submit, poll or settle) to the caller, oldest first."""
     now = clock.now()
     with connection.cursor() as cursor:
-        # Relies on the index providers_job_due; SKIP LOCKED keeps workers from waiting for each other.
+        # Relies on the index providers_job_due, read in its order for each status: for `status = ANY` PostgreSQL would
+        # sort all that is due at every claim. SKIP LOCKED keeps workers from waiting for each other.
         cursor.execute(
             """
             UPDATE providers_upstreamjob
-               SET due_at = %s, lease_token = gen_random_uuid(), claim_count = claim_count + 1
-             WHERE id IN (SELECT id FROM providers_upstreamjob
-                           WHERE status = ANY(%s) AND due_at <= %s
-                           ORDER BY due_at LIMIT %s FOR UPDATE SKIP LOCKED)
+               SET due_at = %(lease_end)s, lease_token = gen_random_uuid(), claim_count = claim_count + 1
+             WHERE id = ANY(ARRAY(
+                   SELECT due.id
+                     FROM unnest(%(statuses)s::text[]) AS lane(status)
+                    CROSS JOIN LATERAL (SELECT id, due_at FROM providers_upstreamjob
+                                         WHERE status = lane.status AND due_at <= %(now)s
+                                         ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED) due
+                    ORDER BY due.due_at LIMIT %(limit)s))
          RETURNING id
             """,
-            [now + LEASE, [status.value for status in LANES[lane]], now, limit],
+            {
+                "lease_end": now + LEASE,
+                "statuses": [status.value for status in LANES[lane]],
+                "now": now,
+                "limit": limit,
+            },
         )
         ids = [row[0] for row in cursor.fetchall()]
     return list(UpstreamJob.objects.filter(pk__in=ids).select_related("channel").order_by("id")) if ids else []

@@ -3,12 +3,29 @@
 import os
 from typing import Any
 
+import kombu
 from celery import Celery
-from celery.signals import beat_init, setup_logging, worker_init
+from celery.app.amqp import AMQP
+from celery.signals import beat_init, setup_logging, worker_init, worker_shutting_down
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "seedancee2.settings")
 
-app = Celery("seedancee2")
+
+class _Connection(kombu.Connection):
+    """A connection to Redis that is tried every second; Celery would wait half a minute between two tries."""
+
+    def ensure_connection(self, *args: Any, **kwargs: Any) -> Any:
+        """Connect, however long it takes."""
+        return super().ensure_connection(
+            *args, **{"interval_start": 1, "interval_step": 0, "interval_max": 1, **kwargs}
+        )
+
+
+class _Messages(AMQP):
+    Connection = _Connection
+
+
+app = Celery("seedancee2", amqp=_Messages)
 app.config_from_object("django.conf:settings", namespace="CELERY")
 app.autodiscover_tasks()
 
@@ -31,3 +48,11 @@ def refuse_unsafe_start(**_: Any) -> None:
     except ImproperlyConfigured as error:
         # Celery logs what a signal's receiver raises and goes on; only SystemExit ends the process.
         raise SystemExit(str(error)) from error
+
+
+@worker_shutting_down.connect
+def stop_lanes(**_: Any) -> None:
+    """Let a worker that was told to stop end as soon as the rows in its hands are done."""
+    from seedancee2.lib import lanes
+
+    lanes.stop()

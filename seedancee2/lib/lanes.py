@@ -3,6 +3,7 @@
 A Celery task drains a lane. It carries no row: a lost message costs one second, a repeated one finds nothing to claim.
 """
 
+import mmap
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
@@ -17,6 +18,14 @@ PAUSE = 0.25  # seconds after which a lane with a free thread looks for due rows
 RENEW_EVERY = 5.0  # seconds between two renewals of the leases in work
 
 Row = TypeVar("Row")
+
+# In memory that a worker shares with the processes which it forks later: 1 once it was told to stop.
+_stopping = mmap.mmap(-1, 1)
+
+
+def stop() -> None:
+    """Let this process and its children finish the rows that they have and claim no more."""
+    _stopping[0] = 1
 
 
 def drain(
@@ -35,6 +44,8 @@ def drain(
     """
     started = time.monotonic()
     count = 0
+    if _stopping[0]:
+        return count
     running: dict[Future[None], Row] = {}
     renewed = started
     rows = _claimed(claim, concurrency)
@@ -52,7 +63,7 @@ def drain(
                 renewed = time.monotonic()
                 _renew(name, renew, list(running.values()))
             free = concurrency - len(running)
-            is_over = time.monotonic() - started > budget
+            is_over = time.monotonic() - started > budget or _stopping[0]
             rows = _claimed(claim, free) if free and not is_over else ()
     return count
 

@@ -20,6 +20,7 @@ from providers.adapters.base import (
 )
 from providers.adapters.sandbox import SandboxAdapter
 from providers.models import UpstreamJob
+from tests.chaos.load import HANG, HANG_SECONDS
 
 RATE = float(os.environ.get("CHAOS_PROVIDER_RATE", "0"))  # share of the calls that go wrong
 SEED = os.environ.get("CHAOS_SEED", "0")
@@ -32,6 +33,8 @@ class UnreliableAdapter(SandboxAdapter):
 
     def submit(self, request: JobRequest, *, upstream_model: str, callback_token: str) -> Submission:
         """Take the job, or not, and tell, or not."""
+        if HANG in request.prompt:
+            time.sleep(HANG_SECONDS)
         digest = hashlib.sha256(callback_token.encode()).digest()
         job = UpstreamJob.objects.get(callback_token_digest=digest)
         draw = random.Random(f"{SEED}/{request.prompt}/{job.number}")

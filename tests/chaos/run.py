@@ -6,6 +6,7 @@ import random
 import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 from seedancee2.local import state
 from tests.chaos import audit, customers, schedule
@@ -57,11 +58,15 @@ def trial(
     findings.figures["seconds until settled"] = round(settled)
     findings.figures["seed"] = seed
     if findings.wrong:
-        printed = state.VAR / f"chaos-{seed}.log"
-        state.ensure_var()
-        printed.write_text(system.local.output)
-        findings.wrong.append(f"what the system printed is in {printed}")
+        findings.wrong.append(f"what the system printed is in {keep_output(system, f'chaos-{seed}')}")
     return findings
+
+
+def keep_output(system: HurtSystem, name: str) -> Path:
+    """Keep what the system printed, for whoever looks for the cause."""
+    printed = state.ensure_var() / f"{name}.log"
+    printed.write_text(system.local.output)
+    return printed
 
 
 def table(findings: Findings) -> str:

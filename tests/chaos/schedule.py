@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from tests.chaos.system import WORKERS, HurtSystem
+from tests.chaos.system import WORKERS, HurtSystem, until
 
 
 @dataclass(frozen=True)
@@ -55,14 +55,14 @@ def draw(seed: int, system: HurtSystem, measures: Measures) -> list[Blow]:
             blows.append(Blow(at + seconds, f"{name}: over", end))
 
     for part in range(measures.worker_kills):
-        # In turn, so that each is hit; now and then beat as well.
-        name = "beat" if part % 10 == 9 else WORKERS[part % 3]
+        name = WORKERS[part % len(WORKERS)]  # in turn, so that each is hit
         at = measures.seconds * (part + dice.uniform(0.1, 0.9)) / measures.worker_kills
-        if part % 5 == 4 and name != "beat":
-            child = dice.randrange(1000)
-            blows.append(Blow(at, f"kill -9 one process of {name}", _killing_child(system, name, child)))
-        else:
-            blows.append(Blow(at, f"kill -9 {name}", _killing_group(system, name)))
+        blows.append(Blow(at, f"kill -9 {name}", _killing_group(system, name)))
+    for _ in range(-(-measures.worker_kills // 10)):
+        name = dice.choice(WORKERS)
+        at = measures.seconds * dice.uniform(0, 1)
+        blows.append(Blow(at, f"kill -9 one process of {name}", _killing_child(system, name, dice.randrange(1000))))
+        blows.append(Blow(measures.seconds * dice.uniform(0, 1), "kill -9 beat", _killing_group(system, "beat")))
     for part in range(measures.web_kills):
         at = measures.seconds * (part + dice.uniform(0.1, 0.9)) / measures.web_kills
         is_whole = part % 2 == 1
@@ -122,7 +122,11 @@ class Nemesis:
 
 
 def _killing_group(system: HurtSystem, name: str) -> Callable[[], str]:
-    return lambda: system.kill_group(name)
+    def kill() -> str:
+        until(lambda: system.program(name), 60)  # it may be down from the blow before
+        return system.kill_group(name)
+
+    return kill
 
 
 def _killing_child(system: HurtSystem, name: str, number: int) -> Callable[[], str]:

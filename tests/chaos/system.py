@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import psutil
 import psycopg
@@ -18,12 +18,13 @@ from psycopg.rows import dict_row
 
 from seedancee2.local import processes
 from seedancee2.local.processes import Program
+from seedancee2.local.servers import free_port
 from seedancee2.local.state import ROOT
 from tests.chaos.proxy import FaultProxy
 from tests.chaos.servers import FILE
 from tests.local_system import LocalSystem
 
-# What tells the programs of the Procfile apart in their command lines.
+# The word that tells each program of the Procfile apart in its command line.
 _PROGRAMS = {"web": "gunicorn", "worker": "io@%h", "deliver": "deliver@%h", "media": "media@%h", "beat": "beat"}
 WORKERS = ("worker", "deliver", "media")
 
@@ -36,14 +37,14 @@ class HurtSystem:
         self._environment = environment
         self._stack = contextlib.ExitStack()
 
-    def __enter__(self) -> "HurtSystem":
+    def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
             # Not in the folder of pytest: its next run would lock out PostgreSQL, which is another user if we are root.
             self.folder = Path(stack.enter_context(_temporary_folder()))
             addresses = self._start_servers(stack)
             self.postgres = stack.enter_context(FaultProxy(addresses["postgres"]))
             self.valkey = stack.enter_context(FaultProxy(addresses["valkey"]))
-            self._postgres_url, self._valkey_url = addresses["postgres"], addresses["valkey"]
+            self.postgres_url, self.valkey_url = addresses["postgres"], addresses["valkey"]
             self.local = LocalSystem(self.folder / "checkout")
             stack.callback(self._stop)
             self.facts = self.local.start(
@@ -51,6 +52,7 @@ class HurtSystem:
                 DJANGO_SETTINGS_MODULE="tests.chaos.settings",
                 DATABASE_URL=self.postgres.url,
                 REDIS_URL=self.valkey.url,
+                CHAOS_VALKEY_URL=self.valkey_url,
                 WEB_CONCURRENCY="2",
                 RATE_LIMIT_CREATES="60000",
                 RATE_LIMIT_REQUESTS="60000",
@@ -77,9 +79,15 @@ class HurtSystem:
         assert self.local._process is not None
         for process in _children(self.local._process.pid):
             with contextlib.suppress(psutil.Error):
-                if any(_PROGRAMS[name] in word for word in process.cmdline()):
+                if _PROGRAMS[name] in process.cmdline():
                     return process
         return None
+
+    def another(self, name: str) -> "Another":
+        """Describe one more of a program; `with system.another("beat"):` runs it."""
+        process = self.program(name)
+        assert process is not None
+        return Another(process, self.folder / f"another-{name}.log")
 
     def kill_group(self, name: str) -> str:
         """Kill -9 a program with all its processes."""
@@ -121,12 +129,12 @@ class HurtSystem:
 
     def flush_valkey(self) -> None:
         """Forget all that Valkey knows, if it is there."""
-        with contextlib.suppress(redis.RedisError), redis.Redis.from_url(self._valkey_url, socket_timeout=2) as client:
+        with contextlib.suppress(redis.RedisError), redis.Redis.from_url(self.valkey_url, socket_timeout=2) as client:
             client.flushall()
 
     def rows(self, sql: str, parameters: Any = None) -> list[dict[str, Any]]:
         """Ask the database past the proxy."""
-        with psycopg.connect(self._postgres_url, autocommit=True, row_factory=dict_row, connect_timeout=5) as one:
+        with psycopg.connect(self.postgres_url, autocommit=True, row_factory=dict_row, connect_timeout=5) as one:
             return one.execute(sql, parameters).fetchall()
 
     def balance(self) -> dict[str, int]:
@@ -178,6 +186,35 @@ class HurtSystem:
         with contextlib.suppress(psutil.Error):
             self.heal()
         self.local.stop()
+
+
+class Another:
+    """One more of a program, as the first one was started, but on a port of its own."""
+
+    def __init__(self, first: psutil.Process, log: Path) -> None:
+        self.port = free_port()
+        self._program = Program(
+            name="another",
+            command=first.cmdline(),
+            folder=Path(first.cwd()),
+            environment=first.environ() | {"PORT": str(self.port)},
+            log=log,
+        )
+
+    def __enter__(self) -> Self:
+        self._process = processes.spawn(self._program)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        processes.stop(self._process, self._program)
+
+    def restart(self) -> float:
+        """End it by SIGTERM, start it again, and return how many seconds it took to end."""
+        began = time.monotonic()
+        processes.stop(self._process, self._program)
+        seconds = time.monotonic() - began
+        self._process = processes.spawn(self._program)
+        return seconds
 
 
 def until(condition: Callable[[], Any], seconds: float, *, pause: float = 0.1) -> Any:

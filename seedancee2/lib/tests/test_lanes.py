@@ -1,11 +1,15 @@
 """Lanes: rows are worked on side by side, leases renewed, and one bad row harms no other."""
 
+import mmap
+import os
 import threading
 import time
 
 import pytest
 
 from seedancee2.lib import lanes
+
+pytestmark = pytest.mark.django_db  # a drain gives connections back, also those that another test opened
 
 
 class Rows:
@@ -76,3 +80,36 @@ def test_an_empty_lane_starts_no_thread():
 
     assert lanes.drain("test", claim=Rows().claim, work=lambda row: None, concurrency=4) == 0
     assert threading.active_count() == before
+
+
+def test_whoever_is_told_to_stop_finishes_its_rows_and_claims_no_more(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lanes, "_stopping", bytearray(1))
+    rows = Rows(*"abcde")
+    done: list[str] = []
+
+    def work(row: str) -> None:
+        lanes.stop()
+        time.sleep(0.05)
+        done.append(row)
+
+    count = lanes.drain("test", claim=rows.claim, work=work, concurrency=2)
+
+    assert count == 2
+    assert sorted(done) == ["a", "b"]
+    assert lanes.drain("test", claim=rows.claim, work=work, concurrency=2) == 0
+    assert rows.claim(9) == ["c", "d", "e"]
+
+
+def test_children_hear_that_their_worker_is_told_to_stop(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(lanes, "_stopping", mmap.mmap(-1, 1))
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        while not lanes._stopping[0]:
+            time.sleep(0.005)
+        os.write(writing, b"heard")
+        os._exit(0)
+    lanes.stop()
+
+    assert os.read(reading, 5) == b"heard"
+    assert os.waitpid(child, 0)[1] == 0
