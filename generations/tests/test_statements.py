@@ -52,6 +52,7 @@ def test_a_completion_captures_in_one_statement(generation):
         "SELECT generations_generation",
         "UPDATE generations_generation",
         "SELECT billing_close",
+        "SELECT webhooks_delivery",
         "INSERT INTO webhooks_delivery",
     ]
 
@@ -64,5 +65,6 @@ def test_a_failure_releases_in_one_statement(generation):
         "SELECT generations_generation",
         "UPDATE generations_generation",
         "SELECT billing_close",
+        "SELECT webhooks_delivery",
         "INSERT INTO webhooks_delivery",
     ]

@@ -55,13 +55,21 @@ class PatientConnection(psycopg.Connection[Any]):
 @contextlib.contextmanager
 def patience(*, seconds: float) -> Iterator[None]:
     """Let each statement in here take so many seconds: the server allows it, and we wait for it a little longer."""
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT set_config('statement_timeout', %s, false)", [f"{seconds:.0f}s"])
+    before = _limit(f"{seconds:.0f}s")
     token = _allowed.set(seconds + settings.DATABASE_PATIENCE_SECONDS)
     try:
         yield
     finally:
         _allowed.reset(token)
         # After an error inside a transaction this is refused, but then its rollback takes the setting back.
-        with contextlib.suppress(DatabaseError), connection.cursor() as cursor:
-            cursor.execute("RESET statement_timeout")
+        with contextlib.suppress(DatabaseError):
+            _limit(before)
+
+
+def _limit(timeout: str) -> str:
+    """Set the server's limit for the statements of this session; return what it was."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT current_setting('statement_timeout'), set_config('statement_timeout', %s, false)", [timeout]
+        )
+        return str(cursor.fetchone()[0])
