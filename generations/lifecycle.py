@@ -64,6 +64,7 @@ def create(*, organization_id: int, api_key_id: int | None, is_test: bool, spec:
             deadline_at=now + dt.timedelta(seconds=settings.TASK_DEADLINE_SECONDS),
         )
         jobs.open(
+            owner=str(organization_id),
             reference=generation.public_id,
             request=spec.job_request(),
             traffic=Route.Traffic.TEST if is_test else Route.Traffic.LIVE,
@@ -81,15 +82,11 @@ def create(*, organization_id: int, api_key_id: int | None, is_test: bool, spec:
     return generation
 
 
-def start(*, public_id: str) -> Generation:
-    """Note that work on the video has begun; a generation already past that is returned as it is."""
-    with transaction.atomic():
-        generation = _lock(public_id)
-        if generation.status == Status.PENDING:
-            generation.status = Status.PROCESSING
-            generation.started_at = clock.now()
-            generation.save(update_fields=["status", "started_at"])
-    return generation
+def start(*, public_ids: Sequence[str]) -> None:
+    """Note that work on these videos has begun; generations already past that are left as they are."""
+    # Guarded in the statement: no lock is needed, and nearly always there is nothing to write.
+    pending = Generation.objects.filter(pk__in=public_ids, status=Status.PENDING)
+    pending.update(status=Status.PROCESSING, started_at=clock.now())
 
 
 def complete(*, public_id: str, assets: Sequence[OutputAsset]) -> Generation:

@@ -10,11 +10,13 @@ from django.core.files import File
 from django.core.files.storage import default_storage
 
 from generations.models import Generation, OutputAsset
-from providers import jobs, media_probe
+from providers import jobs, media_copy, media_probe
 from providers.models import UpstreamJob
 
 MAX_VIDEO_BYTES = 512 * 1024 * 1024
 MAX_IMAGE_BYTES = 32 * 1024 * 1024
+# Three quarters of what each resolution has; providers' sizes differ a little, the next lower one has far less.
+LEAST_PIXELS = {"480p": 300_000, "720p": 690_000, "1080p": 1_550_000}
 DURATION_TOLERANCE_MS = 1000
 
 Kind = OutputAsset.Kind
@@ -38,9 +40,13 @@ def ingest(generation: Generation, job: UpstreamJob) -> list[OutputAsset]:
     """
     assert job.result is not None, f"{job} succeeded without a result"
     with tempfile.TemporaryDirectory(prefix="ingest-") as folder:
+        delivered = Path(folder) / "delivered.mp4"
         video = Path(folder) / "video.mp4"
-        jobs.download(job, url=job.result["video_url"], destination=video, max_bytes=MAX_VIDEO_BYTES)
+        jobs.download(job, url=job.result["video_url"], destination=delivered, max_bytes=MAX_VIDEO_BYTES)
+        has_to_mark = generation.input["watermark"] and not jobs.makes_watermarks(job)
         try:
+            media_probe.probe(delivered)
+            media_copy.write_clean(delivered, video, has_to_mark=has_to_mark)
             info = media_probe.probe(video)
             poster = Path(folder) / "poster.jpg"
             media_probe.write_poster(video, poster)
@@ -49,6 +55,11 @@ def ingest(generation: Generation, job: UpstreamJob) -> list[OutputAsset]:
                 media_probe.write_poster(video, last_frame, at="last")
         except media_probe.UnusableMedia as error:
             raise UnusableOutput(str(error)) from error
+        except media_probe.LocalTrouble as error:
+            raise StorageUnavailable(f"{error} while copying the video") from error
+        if info.width * info.height < LEAST_PIXELS.get(generation.input["resolution"], 0):
+            asked = generation.input["resolution"]
+            raise UnusableOutput(f"The video has {info.width}×{info.height} pixels, too few for {asked}.")
         asked_ms = generation.input["duration"] * 1000
         if abs(info.duration_ms - asked_ms) > DURATION_TOLERANCE_MS:
             raise UnusableOutput(f"The video lasts {info.duration_ms} ms instead of {asked_ms} ms.")

@@ -1,5 +1,6 @@
 """Celery tasks of the pipeline: each drains a lane of due rows and carries nothing itself."""
 
+from functools import partial
 from typing import Any
 
 import structlog
@@ -7,35 +8,53 @@ from celery import shared_task
 
 from billing.reconciliation import BEGINNING
 from generations import idempotency, reconciliation, runner
-from providers import jobs
+from providers import claims, late
 from seedancee2.lib import heartbeats, lanes
 
 log = structlog.get_logger(__name__)
+
+POLL_THREADS = 32  # which mostly wait: for a turn in a channel's rate, or for an answer
 
 
 @shared_task(name="generations.submit")
 def submit(**_: Any) -> int:
     """Send queued jobs to providers."""
-    heartbeats.note(heartbeats.WORKER)
+    pulse = partial(heartbeats.note, heartbeats.WORKER)
+    pulse()
     return lanes.drain(
-        "submit", claim=lambda n: jobs.claim_due("submit", n), work=runner.submit, renew=jobs.renew, concurrency=4
+        "submit", claim=claims.claim_queued, work=runner.submit, renew=claims.renew, concurrency=16, pulse=pulse
     )
 
 
 @shared_task(name="generations.poll")
 def poll(**_: Any) -> int:
     """Ask providers what became of the jobs they have."""
+    pulse = partial(heartbeats.note, heartbeats.POLL)
+    pulse()
+    desk = claims.Desk(threads=POLL_THREADS)
     return lanes.drain(
-        "poll", claim=lambda n: jobs.claim_due("poll", n), work=runner.poll, renew=jobs.renew, concurrency=8
+        "poll",
+        claim=desk.claim,
+        work=desk.served(runner.poll),
+        renew=claims.renew,
+        concurrency=POLL_THREADS,
+        pulse=pulse,
     )
+
+
+@shared_task(name="generations.late")
+def look_late(**_: Any) -> int:
+    """Look whether jobs that were given up succeeded after all."""
+    return lanes.drain("late", claim=late.claim_due, work=late.look, concurrency=2)
 
 
 @shared_task(name="generations.settle")
 def settle(**_: Any) -> int:
     """Bring finished jobs home."""
-    heartbeats.note(heartbeats.MEDIA)
+    pulse = partial(heartbeats.note, heartbeats.MEDIA)
+    pulse()
     return lanes.drain(
-        "settle", claim=lambda n: jobs.claim_due("settle", n), work=runner.settle, renew=jobs.renew, concurrency=1
+        "settle", claim=claims.claim_finished, work=runner.settle, renew=claims.renew, concurrency=2, pulse=pulse
     )
 
 

@@ -1,58 +1,51 @@
-"""Upstream jobs: the only writer of their status.
+"""Upstream jobs: the only writer of their status. Each function here is one write, fenced by the lease's token.
 
-Every claim leases a row by moving `due_at` ahead and handing out a fencing token; every later write carries that token,
-so a worker that lost its lease changes nothing. The lane renews leases while their worker lives; the write that ends a
-piece of work gives the lease up. The intent to call is committed before the call.
+`claims` hands jobs out, `submissions` and `polls` speak to the providers, and say here what came of it.
 """
 
+import dataclasses
 import datetime as dt
-import hashlib
 import random
-import secrets
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import structlog
-from django.db import connection
+from django.db import connection, transaction
 
-from providers import channels, routing
+from providers import channels, health, routing
 from providers.adapters.base import (
     Accepted,
     Adapter,
     ErrorClass,
+    Exchange,
     Failed,
     JobRequest,
-    Progress,
+    Ref,
     Refused,
-    Running,
-    Submission,
     Succeeded,
-    Unknown,
-    Unreadable,
 )
-from providers.models import Channel, UpstreamCall, UpstreamJob
+from providers.claims import LEASE
+from providers.models import Channel, Credential, Route, UpstreamCall, UpstreamJob
 from seedancee2.lib import clock, lanes
 
 log = structlog.get_logger(__name__)
 
 Status = UpstreamJob.Status
 
-LEASE = dt.timedelta(seconds=20)  # renewed every few seconds, so this bounds what a killed worker delays
 MAX_CLAIMS = 20  # claims in a row after which a job counts as poison, even if it kills every worker
-RECOVERY_MISSES = 3  # looks that must all find nothing before a lost submission is given up
-RECOVERY_GRACE = dt.timedelta(seconds=120)
-NO_ROUTE_PAUSE = dt.timedelta(seconds=5)
-
-LANES = {
-    "submit": [Status.QUEUED],
-    "poll": [Status.SUBMITTING, Status.SUBMITTED, Status.RUNNING],
-    "settle": [Status.SUCCEEDED, Status.FAILED, Status.EXPIRED],
-}
+NO_ROUTE_PAUSE = 5.0  # seconds
+_MODERATION = re.compile(r"sensitive|risk|moderat|content.?policy|violat", re.IGNORECASE)
+SOONEST_POLL, LATEST_POLL = 1.0, 10.0  # seconds between two polls, unless the channel's rate demands more
 
 
 class LeaseLost(Exception):
     """Another worker holds this job now; what was learned is dropped and will be learned again."""
+
+
+class NoRoom(Exception):
+    """A route that had room for a job has none any more."""
 
 
 def open(
@@ -61,11 +54,13 @@ def open(
     request: JobRequest,
     traffic: str,
     deadline_at: dt.datetime,
+    owner: str = "",
     number: int = 1,
     delay: dt.timedelta = dt.timedelta(),
 ) -> UpstreamJob:
-    """Write a queued job, due after `delay`, in the caller's transaction."""
+    """Write a queued job, due after `delay`, in the caller's transaction; `owner` is whose turn it uses up."""
     return UpstreamJob.objects.create(
+        owner=owner,
         reference=reference,
         number=number,
         model=request.model,
@@ -76,165 +71,175 @@ def open(
     )
 
 
-def claim_due(lane: str, limit: int) -> list[UpstreamJob]:
-    """Lease up to `limit` due jobs of a lane (submit, poll or settle) to the caller, oldest first."""
+def open_next(job: UpstreamJob, *, delay: dt.timedelta) -> UpstreamJob:
+    """Settle a failed job and queue the next submission of the same request."""
+    # Together, so that a crash between the two can neither lose nor double the next submission.
+    with transaction.atomic():
+        settled(job)
+        return open(
+            owner=job.owner,
+            reference=job.reference,
+            number=job.number + 1,
+            request=JobRequest.from_json(job.request),
+            traffic=job.traffic,
+            deadline_at=job.deadline_at,
+            delay=delay,
+        )
+
+
+def begin(job: UpstreamJob, route: Route, *, credential: Credential | None, token_digest: bytes) -> UpstreamJob:
+    """Note that a job is about to be sent: from here on nobody can say that it was not.
+
+    Raises:
+        NoRoom: the route took its last place in the meantime.
+        LeaseLost: another worker has the job.
+    """
     now = clock.now()
+    with transaction.atomic():
+        if not routing.admit(route):
+            raise NoRoom(str(route))
+        return _write(
+            job,
+            status=Status.SUBMITTING,
+            channel=route.channel,
+            credential=credential,
+            upstream_model=route.upstream_model,
+            callback_token_digest=token_digest,
+            submit_started_at=now,
+            due_at=now + LEASE,
+        )
+
+
+def accepted(job: UpstreamJob, outcome: Accepted) -> UpstreamJob:
+    """Note the provider's id of a job that it took."""
+    now = clock.now()
+    health.note_taken(job)
+    return _release(
+        job,
+        status=Status.SUBMITTED,
+        upstream_id=outcome.upstream_id,
+        upstream_urls=dict(outcome.urls),
+        submitted_at=now,
+        poll_count=0,
+        unheard_since=None,
+        due_at=now + poll_pause(dt.timedelta()),
+    )
+
+
+def refused(job: UpstreamJob, outcome: Refused) -> UpstreamJob:
+    """Note that a provider certainly did not take a job."""
+    health.note_failed(
+        job,
+        outcome.error_class,
+        outcome.detail,
+        is_of_submit=True,
+        is_model_only=outcome.is_model_only,
+        retry_after=outcome.retry_after,
+    )
+    return _failed(job, _understood(job, outcome), outcome.detail, error_reason=outcome.reason or "")
+
+
+def abandoned(job: UpstreamJob, detail: str, *, is_final: bool, watch_at: dt.datetime | None = None) -> UpstreamJob:
+    """Give up finding out what became of a job; `is_final` forbids another submission, `watch_at` is as in settled."""
+    log.error("submission_abandoned", job=str(job), channel=_channel_name(job), is_final=is_final)
+    return _failed(job, ErrorClass.TRANSIENT, detail, is_final=is_final, watch_at=watch_at)
+
+
+def may_move_on(job: UpstreamJob, *, silent_since: dt.datetime) -> bool:
+    """Tell whether a job of which nothing came since then may be sent again, although its provider may be paid too."""
+    channel = job.channel
+    return (
+        channel is not None
+        and channel.unknown_policy == Channel.UnknownPolicy.RETRY
+        and clock.now() >= silent_since + dt.timedelta(seconds=channel.unknown_grace_seconds)
+    )
+
+
+def unresolved(job: UpstreamJob, *, due_at: dt.datetime, **fields: Any) -> UpstreamJob:
+    """Let a submission of which nobody knows whether it arrived wait for the next look."""
+    return _release(job, due_at=due_at, **fields)
+
+
+def succeeded(job: UpstreamJob, outcome: Succeeded) -> UpstreamJob:
+    """Note where a finished job's outputs are; that all is well there is for the caller to note, once for many."""
+    result = {
+        "video_url": outcome.video_url,
+        "last_frame_url": outcome.last_frame_url,
+        "meta": dict(outcome.meta),
+    }
+    return _finish(job, Status.SUCCEEDED, result=result, unheard_since=None)
+
+
+def failed(job: UpstreamJob, outcome: Failed) -> UpstreamJob:
+    """Note that a job that the provider took ended without an output."""
+    health.note_failed(
+        job, outcome.error_class, outcome.detail, is_of_submit=False, is_model_only=outcome.is_model_only
+    )
+    return _failed(
+        job, _understood(job, outcome), outcome.detail, error_reason=outcome.reason or "", unheard_since=None
+    )
+
+
+def _understood(job: UpstreamJob, outcome: Refused | Failed) -> ErrorClass:
+    """Return the class of a failure; words that nobody knows raise an alarm."""
+    if outcome.error_class != ErrorClass.UNKNOWN:
+        return outcome.error_class
+    log.error("provider_words_unknown", job=str(job), channel=_channel_name(job), detail=outcome.detail)
+    # New words for a refusal of the content must not send it to somebody who may be laxer.
+    return ErrorClass.CUSTOMER_MODERATION if _MODERATION.search(outcome.detail) else ErrorClass.UNKNOWN
+
+
+def spoiled(job: UpstreamJob, detail: str) -> UpstreamJob:
+    """Turn a success into a failure of the provider: what it delivered is gone, or is not what was asked for."""
+    health.note_failed(job, ErrorClass.TRANSIENT, detail, is_of_submit=False)
+    return _write(job, status=Status.FAILED, error_class=ErrorClass.TRANSIENT, error_detail=detail)
+
+
+def expired(job: UpstreamJob, detail: str) -> UpstreamJob:
+    """End a job at its deadline."""
+    return _finish(job, Status.EXPIRED, error_detail=detail)
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Asked:
+    """A job that was asked about and has not ended; `is_odd` if it is said to have, with nothing to fetch."""
+
+    job: UpstreamJob
+    due_at: dt.datetime
+    unheard_since: dt.datetime | None = None
+    is_running: bool = False
+    is_odd: bool = False
+
+
+def still_open(asked: Sequence[Asked]) -> list[UpstreamJob]:
+    """Let jobs wait for their next poll, all in one statement, and return those that are seen to run only now."""
+    if not asked:
+        return []
     with connection.cursor() as cursor:
-        # Relies on the index providers_job_due, read in its order for each status: for `status = ANY` PostgreSQL would
-        # sort all that is due at every claim. SKIP LOCKED keeps workers from waiting for each other.
         cursor.execute(
             """
-            UPDATE providers_upstreamjob
-               SET due_at = %(lease_end)s, lease_token = gen_random_uuid(), claim_count = claim_count + 1
-             WHERE id = ANY(ARRAY(
-                   SELECT due.id
-                     FROM unnest(%(statuses)s::text[]) AS lane(status)
-                    CROSS JOIN LATERAL (SELECT id, due_at FROM providers_upstreamjob
-                                         WHERE status = lane.status AND due_at <= %(now)s
-                                         ORDER BY due_at LIMIT %(limit)s FOR UPDATE SKIP LOCKED) due
-                    ORDER BY due.due_at LIMIT %(limit)s))
-         RETURNING id
+            UPDATE providers_upstreamjob job
+               SET due_at = told.due_at, lease_token = NULL, claim_count = 0, poll_count = job.poll_count + 1,
+                   status = CASE WHEN told.is_running THEN 'running' ELSE job.status END,
+                   odd_count = CASE WHEN told.is_odd THEN job.odd_count + 1 ELSE 0 END,
+                   unheard_since = told.unheard_since
+              FROM unnest(%s::bigint[], %s::uuid[], %s::timestamptz[], %s::timestamptz[], %s::boolean[], %s::boolean[])
+                   AS told (id, lease_token, due_at, unheard_since, is_running, is_odd)
+             WHERE job.id = told.id AND job.lease_token = told.lease_token
             """,
-            {
-                "lease_end": now + LEASE,
-                "statuses": [status.value for status in LANES[lane]],
-                "now": now,
-                "limit": limit,
-            },
+            [
+                [one.job.pk for one in asked],
+                [one.job.lease_token for one in asked],
+                [one.due_at for one in asked],
+                [one.unheard_since for one in asked],
+                [one.is_running for one in asked],
+                [one.is_odd for one in asked],
+            ],
         )
-        ids = [row[0] for row in cursor.fetchall()]
-    return list(UpstreamJob.objects.filter(pk__in=ids).select_related("channel").order_by("id")) if ids else []
-
-
-def renew(claimed: Sequence[UpstreamJob]) -> None:
-    """Prolong the leases of jobs that are still being worked on; one given up or lost meanwhile is left alone."""
-    tokens = [job.lease_token for job in claimed if job.lease_token]
-    UpstreamJob.objects.filter(lease_token__in=tokens).update(due_at=clock.now() + LEASE)
-
-
-def submit(job: UpstreamJob) -> UpstreamJob:
-    """Send a claimed, queued job to a provider; what is not certain afterwards stays `submitting`.
-
-    Raises:
-        LeaseLost: another worker has the job.
-    """
-    now = clock.now()
-    if now >= job.deadline_at:
-        return _finish(job, Status.EXPIRED, error_detail="No route was free before the deadline.")
-    route = routing.choose(job)
-    if route is None:
-        return _release(job, due_at=now + NO_ROUTE_PAUSE)
-
-    # A channel whose credential does not open raises here, before anything is said to have been sent.
-    adapter = channels.open_adapter(route.channel)
-    token = secrets.token_urlsafe(32)
-    _write(
-        job,
-        status=Status.SUBMITTING,
-        channel=route.channel,
-        upstream_model=route.upstream_model,
-        callback_token_digest=hashlib.sha256(token.encode()).digest(),
-        submit_started_at=now,
-        due_at=now + LEASE,
-    )
-    lanes.release_connections()
-    started_at = clock.now()
-    outcome: Submission
-    try:
-        outcome = adapter.submit(
-            JobRequest.from_json(job.request), upstream_model=route.upstream_model, callback_token=token
-        )
-    except Exception as error:  # whatever broke, bytes may have left: only "unknown" is safe to say
-        log.exception("submit_raised", job=str(job), channel=route.channel.name)
-        outcome = Unknown(f"The adapter raised {type(error).__name__}.")
-    _record_calls(job, adapter, started_at)
-    return _after_submission(job, outcome)
-
-
-def recover(job: UpstreamJob) -> UpstreamJob:
-    """Look for a job whose submission was cut short; give it up only after several looks found nothing.
-
-    Raises:
-        LeaseLost: another worker has the job.
-    """
-    found: Accepted | None = None
-    started_at = clock.now()
-    try:
-        adapter = _adapter(job)
-        lanes.release_connections()
-        found = adapter.recover(callback_token_digest=bytes(job.callback_token_digest or b""))
-        is_answered = True
-        _record_calls(job, adapter, started_at)
-    except Exception:  # a look that broke told nothing: it is not a miss
-        log.exception("recover_raised", job=str(job))
-        is_answered = False
-    if found is not None:
-        return _after_submission(job, found)
-    now = clock.now()
-    if now >= job.deadline_at:
-        return _finish(job, Status.EXPIRED, error_detail="Nobody could tell before the deadline whether it was sent.")
-    misses = job.poll_count + is_answered
-    if misses >= RECOVERY_MISSES and now - (job.submit_started_at or now) >= RECOVERY_GRACE:
-        return _finish(
-            job,
-            Status.FAILED,
-            error_class=ErrorClass.TRANSIENT,
-            error_detail="The submission was interrupted, and the provider does not know the job.",
-        )
-    return _release(job, poll_count=misses, due_at=now + RECOVERY_GRACE / RECOVERY_MISSES)
-
-
-def poll(job: UpstreamJob) -> UpstreamJob:
-    """Ask the provider what became of a claimed job; past its deadline this is the last time.
-
-    Raises:
-        LeaseLost: another worker has the job.
-    """
-    started_at = clock.now()
-    progress: Progress
-    try:
-        adapter = _adapter(job)
-        lanes.release_connections()
-        progress = adapter.fetch(job.upstream_id)
-        _record_calls(job, adapter, started_at)
-    except Exception as error:  # one broken answer must not stop the polling of this job
-        log.exception("fetch_raised", job=str(job))
-        progress = Unreadable(f"Asking raised {type(error).__name__}.")
-
-    if isinstance(progress, Succeeded):
-        result = {
-            "video_url": progress.video_url,
-            "last_frame_url": progress.last_frame_url,
-            "meta": dict(progress.meta),
-        }
-        return _finish(job, Status.SUCCEEDED, result=result)
-    if isinstance(progress, Failed):
-        return _finish(
-            job,
-            Status.FAILED,
-            error_class=progress.error_class,
-            error_reason=progress.reason or "",
-            error_detail=progress.detail,
-        )
-    now = clock.now()
-    if now >= job.deadline_at:
-        return _finish(job, Status.EXPIRED, error_detail="The provider had not finished at the deadline.")
-    if isinstance(progress, Unreadable):
-        log.warning("poll_unreadable", job=str(job), detail=progress.detail)
-    status = Status.RUNNING if isinstance(progress, Running) else job.status
-    due_at = min(now + _poll_pause(now - (job.submitted_at or now)), job.deadline_at)
-    return _release(job, status=status, poll_count=job.poll_count + 1, due_at=due_at)
-
-
-def download(job: UpstreamJob, *, url: str, destination: Path, max_bytes: int) -> None:
-    """Fetch an output of a finished job through its own channel.
-
-    Raises:
-        DownloadError: it could not be fetched.
-    """
-    adapter = _adapter(job)
-    lanes.release_connections()
-    adapter.download(url, destination, max_bytes=max_bytes)
+    begun = [one.job for one in asked if one.is_running and one.job.status != Status.RUNNING]
+    for job in begun:
+        job.status = Status.RUNNING
+    return begun
 
 
 def is_poison(job: UpstreamJob) -> bool:
@@ -244,12 +249,8 @@ def is_poison(job: UpstreamJob) -> bool:
 
 def give_up(job: UpstreamJob) -> UpstreamJob:
     """End a claimed job that nobody can work on, so that its generation can end."""
-    return _finish(
-        job,
-        Status.FAILED,
-        error_class=ErrorClass.OUR_BUG,
-        error_detail=f"Given up: claimed {job.claim_count} times without any work on it coming to an end.",
-    )
+    detail = f"Given up: claimed {job.claim_count} times without any work on it coming to an end."
+    return _failed(job, ErrorClass.OUR_BUG, detail, is_final=True)
 
 
 def withdraw(job: UpstreamJob) -> UpstreamJob:
@@ -263,37 +264,75 @@ def withdraw(job: UpstreamJob) -> UpstreamJob:
     )
 
 
-def settled(job: UpstreamJob) -> UpstreamJob:
-    """Note that a finished job was brought home: it needs no work any more."""
-    return _release(job, due_at=None)
+def settled(job: UpstreamJob, *, watch_at: dt.datetime | None = None) -> UpstreamJob:
+    """Note that a finished job was brought home; `watch_at` is when to look whether it succeeded after all."""
+    return _release(job, due_at=None, watch_at=watch_at or job.watch_at)
 
 
 def postpone(job: UpstreamJob, *, seconds: float) -> UpstreamJob:
-    """Let a claimed job rest for some seconds."""
-    return _release(job, due_at=clock.now() + dt.timedelta(seconds=seconds))
+    """Let a claimed job rest for some seconds, give or take a fifth."""
+    spread = random.uniform(0.8, 1.2)  # noqa: S311 - spreading, not secrecy
+    return _release(job, due_at=clock.now() + dt.timedelta(seconds=seconds * spread))
 
 
-def _after_submission(job: UpstreamJob, outcome: Submission) -> UpstreamJob:
-    now = clock.now()
-    if isinstance(outcome, Accepted):
-        return _release(
-            job,
-            status=Status.SUBMITTED,
-            upstream_id=outcome.upstream_id,
-            submitted_at=now,
-            poll_count=0,
-            due_at=now + _poll_pause(dt.timedelta()),
-        )
-    if isinstance(outcome, Refused):
-        return _finish(
-            job,
-            Status.FAILED,
-            error_class=outcome.error_class,
-            error_reason=outcome.reason or "",
-            error_detail=outcome.detail,
-        )
-    log.warning("submit_outcome_unknown", job=str(job), detail=outcome.detail)
-    return _release(job, error_detail=outcome.detail, due_at=now + RECOVERY_GRACE / RECOVERY_MISSES)
+def download(job: UpstreamJob, *, url: str, destination: Path, max_bytes: int) -> None:
+    """Fetch an output of a finished job through its own channel.
+
+    Raises:
+        DownloadError: it could not be fetched.
+    """
+    adapter = open_adapter(job)
+    lanes.release_connections()
+    started_at = clock.now()
+    try:
+        adapter.download(url, destination, max_bytes=max_bytes)
+    finally:
+        record_calls(job, adapter.exchanges, started_at)
+
+
+def makes_watermarks(job: UpstreamJob) -> bool:
+    """Tell whether the job's provider puts a watermark into the video itself."""
+    return open_adapter(job).capabilities.has_watermark
+
+
+def open_adapter(job: UpstreamJob) -> Adapter:
+    """Return the adapter of a job's own channel, with the credential that it was sent with."""
+    assert job.channel is not None, f"{job} was sent without a channel"
+    return channels.open_adapter(job.channel, job.credential)
+
+
+def ref(job: UpstreamJob) -> Ref:
+    """Return what its provider knows a job by."""
+    return Ref(job.upstream_id, job.upstream_model, job.upstream_urls)
+
+
+def poll_pause(age: dt.timedelta, *, least: float = 0.0) -> dt.timedelta:
+    """Return how long to wait for the next poll: a fifth of the job's age within bounds, at least `least` seconds."""
+    seconds = max(least, min(LATEST_POLL, max(SOONEST_POLL, age.total_seconds() / 5)))
+    # Jitter spreads jobs that started together.
+    return dt.timedelta(seconds=seconds * random.uniform(0.8, 1.2))  # noqa: S311 - spreading, not secrecy
+
+
+def record_calls(job: UpstreamJob, exchanges: Sequence[Exchange], started_at: dt.datetime) -> None:
+    """Keep what was said to a provider and what it answered, for the staff."""
+    UpstreamCall.objects.bulk_create(calls(job, exchanges, started_at))
+
+
+def calls(job: UpstreamJob, exchanges: Sequence[Exchange], started_at: dt.datetime) -> list[UpstreamCall]:
+    """Return the rows of what was said about a job, unsaved."""
+    return [UpstreamCall(job=job, started_at=started_at, **_columns(exchange, job)) for exchange in exchanges]
+
+
+def _columns(exchange: Exchange, job: UpstreamJob) -> dict[str, Any]:
+    columns = dataclasses.asdict(exchange)
+    items = columns.pop("items")
+    # Of an answer about many jobs each keeps its own part.
+    columns["response"] = items.get(job.upstream_id, columns["response"])
+    return columns
+
+
+def _failed(job: UpstreamJob, error_class: ErrorClass, detail: str, **fields: Any) -> UpstreamJob:
+    return _finish(job, Status.FAILED, error_class=error_class, error_detail=detail, **fields)
 
 
 def _finish(job: UpstreamJob, status: UpstreamJob.Status, **fields: Any) -> UpstreamJob:
@@ -316,29 +355,5 @@ def _write(job: UpstreamJob, **fields: Any) -> UpstreamJob:
     return job
 
 
-def _adapter(job: UpstreamJob) -> Adapter:
-    channel = job.channel
-    assert isinstance(channel, Channel), f"{job} was sent without a channel"
-    return channels.open_adapter(channel)
-
-
-def _poll_pause(age: dt.timedelta) -> dt.timedelta:
-    # A second at first, then a fifth of the age up to ten seconds; jitter spreads jobs that started together.
-    seconds = min(10.0, max(1.0, age.total_seconds() / 5))
-    return dt.timedelta(seconds=seconds * random.uniform(0.8, 1.2))  # noqa: S311 - spreading, not secrecy
-
-
-def _record_calls(job: UpstreamJob, adapter: Adapter, started_at: dt.datetime) -> None:
-    UpstreamCall.objects.bulk_create(
-        UpstreamCall(
-            job=job,
-            kind=exchange.kind,
-            started_at=started_at,
-            duration_ms=exchange.duration_ms,
-            status_code=exchange.status_code,
-            request=exchange.request,
-            response=exchange.response,
-        )
-        for exchange in adapter.exchanges
-    )
-    adapter.exchanges.clear()
+def _channel_name(job: UpstreamJob) -> str:
+    return job.channel.name if job.channel else ""

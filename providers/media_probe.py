@@ -3,6 +3,7 @@
 import collections
 import contextlib
 import dataclasses
+import errno
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal, cast
@@ -21,6 +22,9 @@ MAX_DURATION_SECONDS = 60
 JPEG_QUALITY = 85
 
 _VIDEO_CODECS = frozenset({"h264", "hevc", "av1", "vp9"})
+_OF_THIS_MACHINE = frozenset(
+    {errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EROFS}
+)
 _MAX_PACKETS_BEFORE_PICTURE = 300
 _MAX_BOXES = 20_000
 # From the first height on, players take a file that does not say its colours to be BT.709, below it BT.601.
@@ -36,6 +40,10 @@ _OPTIONS = {
     "max_streams": "16",
     "threads": "2",
 }
+
+
+class LocalTrouble(Exception):
+    """This machine, not the file, is to blame: no space, no memory, no handles. The same file may do later."""
 
 
 class UnusableMedia(Exception):
@@ -66,7 +74,7 @@ def probe(path: Path) -> MediaInfo:
         UnusableMedia: it is no whole MP4 or MOV file with a video that can be decoded.
     """
     container_name = _check_boxes(path)
-    with _opened(path) as (container, stream):
+    with opened(path) as (container, stream):
         first = next(_pictures(container, stream), None)
         if first is None:
             raise UnusableMedia("no picture can be decoded")
@@ -88,7 +96,7 @@ def extract_frame(path: Path, *, at: Literal["first", "last"]) -> Image.Image:
         UnusableMedia: it cannot be decoded.
     """
     _check_boxes(path)
-    with _opened(path) as (container, stream):
+    with opened(path) as (container, stream):
         frame = next(_pictures(container, stream), None) if at == "first" else _last_picture(container, stream)
         if frame is None:
             raise UnusableMedia("no picture can be decoded")
@@ -134,8 +142,8 @@ def _check_boxes(path: Path) -> str:
 
 
 @contextlib.contextmanager
-def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Open a file for decoding, and turn all that decoders find wrong into `UnusableMedia`."""
+def opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
+    """Open an untrusted file and its film for decoding, and turn all that decoders find wrong into `UnusableMedia`."""
     try:
         with av.open(
             str(path.resolve()), "r", format="mov", options=dict(_OPTIONS), metadata_errors="replace"
@@ -144,6 +152,8 @@ def _opened(path: Path) -> Iterator[tuple[InputContainer, VideoStream]]:
             _duration_ms(container, stream)
             yield container, stream
     except (FFmpegError, ValueError, OverflowError, MemoryError) as error:
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in _OF_THIS_MACHINE:
+            raise LocalTrouble(type(error).__name__) from error
         raise UnusableMedia(f"cannot be decoded: {type(error).__name__}") from error
 
 

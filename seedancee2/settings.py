@@ -158,6 +158,7 @@ CELERY_BEAT_SCHEDULE = {
     "poll": {"task": "generations.poll", **_EVERY_SECOND},
     "settle": {"task": "generations.settle", **_EVERY_SECOND},
     "deliver": {"task": "webhooks.deliver", **_EVERY_SECOND},
+    "late": {"task": "generations.late", "schedule": 30.0, "options": {"expires": 30}},
     "deadlines": {"task": "generations.deadlines", "schedule": 5.0, "options": {"expires": 10}},
     "purge": {"task": "generations.purge", "schedule": 3600.0, "options": {"expires": 3600}},
     "reconcile": {"task": "generations.reconcile", "schedule": 300.0, "options": {"expires": 600}},

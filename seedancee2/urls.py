@@ -13,6 +13,7 @@ admin.site.site_header = admin.site.site_title = "Seedancee2 staff"
 urlpatterns = [
     path("", pages.landing, name="landing"),
     path("v1/", include("generations.urls")),
+    path("callbacks/", include("webhooks.urls")),
     path("openapi.json", schema.serve, name="openapi"),
     path("docs", documentation.docs, name="docs"),
     path("docs.md", documentation.docs_markdown, name="docs-markdown"),

@@ -29,7 +29,7 @@ from generations.models import Generation, OutputAsset
 from generations.tests.callers import TASKS, Caller, minimal
 from generations.tests.factories import create_generation, funded_organization
 from generations.tests.pipeline import route_live_traffic_to_sandbox, run, run_to_end
-from providers import jobs
+from providers import claims, jobs, polls, submissions
 from providers.adapters.base import ErrorClass, Refused, Unknown
 from providers.adapters.sandbox import SandboxAdapter
 from providers.models import SandboxRun, UpstreamCall, UpstreamJob
@@ -143,9 +143,9 @@ def test_a_create_that_was_cut_off_is_whole_or_nothing_and_its_retry_makes_one_t
 
 
 def test_a_worker_killed_after_its_claim_delays_the_job_by_one_lease(turned, generation):
-    killed(lambda: run("submit"), at=before(jobs, "submit"))
+    killed(lambda: run("submit"), at=before(submissions, "submit"))
 
-    turned.shift(jobs.LEASE - dt.timedelta(seconds=1))
+    turned.shift(claims.LEASE - dt.timedelta(seconds=1))
     assert run("submit") == 0
     turned.shift(1)
     assert run("submit") == 1
@@ -162,14 +162,14 @@ def test_a_submission_that_never_left_is_given_up_after_several_looks_and_sent_a
     assert (first.status, first.error_class, first.upstream_id) == ("failed", "transient", "")
     assert second.submit_started_at - first.submit_started_at <= dt.timedelta(minutes=5)
     looks = UpstreamCall.objects.filter(job=first, kind="recover").count()
-    assert jobs.RECOVERY_MISSES <= looks == UpstreamCall.objects.filter(job=first).count()
+    assert submissions.LOOKS <= looks == UpstreamCall.objects.filter(job=first).count()
 
 
 def test_a_submission_that_was_accepted_but_not_noted_is_found_again(turned, generation):
     killed(lambda: run("submit"), at=after(SandboxAdapter, "submit"))
 
     assert (_job().status, _job().upstream_id, SandboxRun.objects.count()) == ("submitting", "", 1)
-    turned.shift(jobs.LEASE)
+    turned.shift(claims.LEASE)
     assert run("poll") == 1
     assert (_job().status, _job().upstream_id) == ("submitted", SandboxRun.objects.get().pk)
     _ends_well(turned, generation)
@@ -177,24 +177,24 @@ def test_a_submission_that_was_accepted_but_not_noted_is_found_again(turned, gen
 
 
 def test_an_acceptance_that_cannot_be_written_down_is_found_again(turned, generation, monkeypatch):
-    real = jobs._after_submission
+    real = jobs.accepted
 
     def away(*_):
         raise OperationalError("the server closed the connection unexpectedly")
 
-    monkeypatch.setattr(jobs, "_after_submission", away)
+    monkeypatch.setattr(jobs, "accepted", away)
     with pytest.raises(OperationalError):
         run("submit")
-    monkeypatch.setattr(jobs, "_after_submission", real)
+    monkeypatch.setattr(jobs, "accepted", real)
 
-    turned.shift(jobs.LEASE)
+    turned.shift(claims.LEASE)
     assert run("poll") == 1
     _ends_well(turned, generation)
     assert _job().number == 1
 
 
 def test_a_worker_killed_after_the_acceptance_was_noted_is_not_missed(turned, generation):
-    killed(lambda: run("submit"), at=after(jobs, "_after_submission"))
+    killed(lambda: run("submit"), at=after(jobs, "accepted"))
 
     assert (_job().status, _job().lease_token) == ("submitted", None)
     assert _job().due_at - clock.now() <= dt.timedelta(seconds=2)
@@ -204,9 +204,9 @@ def test_a_worker_killed_after_the_acceptance_was_noted_is_not_missed(turned, ge
 def test_a_worker_killed_while_asking_delays_the_job_by_one_lease(turned, generation):
     _submitted(turned)
 
-    killed(lambda: run("poll"), at=before(SandboxAdapter, "fetch"))
+    killed(lambda: run("poll"), at=before(SandboxAdapter, "fetch_many"))
 
-    turned.shift(jobs.LEASE - dt.timedelta(seconds=1))
+    turned.shift(claims.LEASE - dt.timedelta(seconds=1))
     assert run("poll") == 0
     turned.shift(1)
     assert run("poll") == 1
@@ -217,7 +217,7 @@ def test_a_worker_killed_while_asking_delays_the_job_by_one_lease(turned, genera
 def test_a_worker_killed_after_the_answer_was_noted_leaves_the_output_to_the_next(turned, generation):
     _submitted(turned)
 
-    killed(lambda: run("poll"), at=after(jobs, "poll"))
+    killed(lambda: run("poll"), at=after(polls, "poll"))
 
     generation.refresh_from_db()
     assert (generation.status, _job().status, _job().lease_token) == ("pending", "succeeded", None)
@@ -249,9 +249,9 @@ def test_a_job_that_kills_every_worker_is_parked_failed_and_refunded_within_20_m
 
     deaths = 0
     while _job().claim_count < jobs.MAX_CLAIMS:
-        killed(lambda: run("poll"), at=before(SandboxAdapter, "fetch"))
+        killed(lambda: run("poll"), at=before(SandboxAdapter, "fetch_many"))
         deaths += 1
-        turned.shift(jobs.LEASE)
+        turned.shift(claims.LEASE)
     assert deaths == jobs.MAX_CLAIMS
     run_to_end(turned, generation, seconds=2)
 
@@ -262,7 +262,7 @@ def test_a_job_that_kills_every_worker_is_parked_failed_and_refunded_within_20_m
 
 
 def test_a_worker_whose_clock_is_ahead_takes_a_live_lease_and_still_nothing_is_sent_twice(turned, generation):
-    (slow,) = jobs.claim_due("submit", 1)
+    (slow,) = claims.claim_queued(1)
 
     turned.shift(60)
     assert run("submit") == 1
@@ -347,7 +347,7 @@ def test_a_copy_that_broke_off_half_way_is_written_again_whole(turned, generatio
     generation.refresh_from_db()
     assert generation.status == "processing"
     assert _balance(generation) == (80, 20)
-    turned.shift(jobs.LEASE)
+    turned.shift(claims.LEASE)
     _ends_well(turned, generation)
     assert [path.stat().st_size for path in media_folder.rglob("*.mp4")] == [OutputAsset.objects.first().size_bytes]
 
@@ -372,7 +372,7 @@ def test_a_worker_killed_before_the_end_was_committed_has_ended_nothing(turned, 
     assert (generation.status, generation.finished_at) == ("processing", None)
     assert _balance(generation) == (80, 20)
     assert (OutputAsset.objects.count(), Delivery.objects.count()) == (0, 0)
-    turned.shift(jobs.LEASE)
+    turned.shift(claims.LEASE)
     _ends_well(turned, generation)
 
 
@@ -383,7 +383,7 @@ def test_a_worker_killed_after_the_end_was_committed_has_ended_it_once(turned, g
 
     generation.refresh_from_db()
     assert generation.status == "completed"
-    turned.shift(jobs.LEASE)
+    turned.shift(claims.LEASE)
     assert run("settle") == 1
     assert _job().due_at is None
     _ends_well(turned, generation)

@@ -99,7 +99,7 @@ def test_tasks_are_created_and_shown_with_the_type_of_their_status(api):
 
     assert isinstance(get(), api.models.PendingTask)
     assert get().metadata["customer_job_id"] == "job_123"
-    lifecycle.start(public_id=created.data.id)
+    lifecycle.start(public_ids=[created.data.id])
     assert isinstance(get(), api.models.ProcessingTask)
     web.complete(Generation.objects.get(pk=created.data.id))
     completed = get()

@@ -26,7 +26,7 @@ def test_no_case_fails_and_no_operation_is_left_out(tmp_path, capsys, monkeypatc
     with monkeypatch.context() as patch:
         patch.setattr(ids, "new", lambda prefix: openapi_examples.CREATED["data"]["id"])
         web.complete(create_generation(organization))
-    lifecycle.start(public_id=create_generation(organization).public_id)
+    lifecycle.start(public_ids=[create_generation(organization).public_id])
     failed = create_generation(organization)
     lifecycle.fail(public_id=failed.public_id, code=Generation.ErrorCode.GENERATION_FAILED)
     with web.server(tmp_path / "web.log") as base_url:

@@ -4,7 +4,8 @@ from django.contrib import admin
 from django.http import HttpRequest
 from unfold.admin import ModelAdmin, TabularInline
 
-from webhooks.models import Delivery, DeliveryAttempt
+from accounts.staff import ReadOnlyAdmin
+from webhooks.models import Callback, Delivery, DeliveryAttempt
 
 
 class DeliveryAttemptInline(TabularInline):
@@ -82,3 +83,14 @@ class DeliveryAdmin(ModelAdmin):
     def has_delete_permission(self, request: HttpRequest, obj: Delivery | None = None) -> bool:
         """Nobody makes an event unsaid."""
         return False
+
+
+@admin.register(Callback)
+class CallbackAdmin(ReadOnlyAdmin):
+    """What providers called back with; their bodies stay in the database, since they may hold addresses that open."""
+
+    list_display = ["received_at", "job", "verdict", "repeat_count", "detail"]
+    list_filter = ["verdict"]
+    list_select_related = ["job"]
+    ordering = ["-id"]
+    fields = ["received_at", "job", "verdict", "repeat_count", "detail", "headers"]

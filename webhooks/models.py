@@ -1,9 +1,10 @@
-"""Telling customers: signing secrets, deliveries and their attempts."""
+"""Telling customers: signing secrets, deliveries and their attempts. Being told by providers: callbacks."""
 
 from django.db import models
 from django.db.models import F, Q
 
 from accounts.models import Organization
+from providers.models import UpstreamJob
 from seedancee2.lib import clock
 
 
@@ -92,3 +93,30 @@ class DeliveryAttempt(models.Model):
 
     def __str__(self) -> str:
         return f"attempt {self.number} of {self.delivery_id}"
+
+
+class Callback(models.Model):
+    """What a provider called back with, as it came; it is never more than a hint to ask the provider itself."""
+
+    class Verdict(models.TextChoices):
+        VERIFIED = "verified", "signature verified"
+        HINT = "hint", "not signed, taken as a hint"
+        FORGED = "forged", "refused"
+
+    job = models.ForeignKey(UpstreamJob, on_delete=models.CASCADE, related_name="callbacks")
+    received_at = models.DateTimeField(default=clock.now, editable=False)
+    headers = models.JSONField(default=dict)
+    body = models.BinaryField()
+    body_sha256 = models.BinaryField(editable=False)
+    verdict = models.CharField(max_length=8, choices=Verdict.choices)
+    detail = models.CharField(max_length=500, blank=True)
+    repeat_count = models.PositiveIntegerField(default=0, help_text="How often the same came again.")
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["job", "body_sha256", "verdict"], name="webhooks_callback_once"),
+        ]
+        indexes = [models.Index(fields=["received_at"], name="webhooks_callback_received")]
+
+    def __str__(self) -> str:
+        return f"callback about job {self.job_id}"

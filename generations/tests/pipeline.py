@@ -1,13 +1,20 @@
 """The pipeline driven by hand, lane by lane, with a clock that the test turns."""
 
+from collections.abc import Callable
+from typing import Any
+
 import time_machine
 
 from generations import runner
 from generations.models import Generation
-from providers import jobs
+from providers import claims
 from providers.models import Channel, Route
 
-LANES = {"submit": runner.submit, "poll": runner.poll, "settle": runner.settle}
+LANES: dict[str, tuple[Callable[[int], list[Any]], Callable[[Any], None]]] = {
+    "submit": (claims.claim_queued, runner.submit),
+    "poll": (claims.claim_polls, runner.poll),
+    "settle": (claims.claim_finished, runner.settle),
+}
 
 
 def route_live_traffic_to_sandbox() -> None:
@@ -18,11 +25,21 @@ def route_live_traffic_to_sandbox() -> None:
         )
 
 
+def claim(lane: str, limit: int = 10) -> list[Any]:
+    """Lease due rows of a lane: jobs, or batches of them."""
+    return LANES[lane][0](limit)
+
+
+def work(lane: str, row: Any) -> None:
+    """Work on one claimed row of a lane."""
+    LANES[lane][1](row)
+
+
 def run(lane: str) -> int:
-    """Work on every due job of a lane once; return how many there were."""
-    claimed = jobs.claim_due(lane, 10)
-    for job in claimed:
-        LANES[lane](job)
+    """Work on every due row of a lane once; return how many there were."""
+    claimed = claim(lane)
+    for row in claimed:
+        work(lane, row)
     return len(claimed)
 
 

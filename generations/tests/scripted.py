@@ -41,11 +41,12 @@ class Provider:
 class ScriptedAdapter(base.Adapter):
     """Does what the machine drew."""
 
+    capabilities = base.Capabilities(has_watermark=True)
     provider: ClassVar[Provider]
     video: ClassVar[bytes]
 
-    def submit(self, request: base.JobRequest, *, upstream_model: str, callback_token: str) -> base.Submission:
-        digest, outcome = hashlib.sha256(callback_token.encode()).digest(), self.provider.outcome
+    def submit(self, request: base.JobRequest, *, upstream_model: str, ticket: base.Ticket) -> base.Submission:
+        digest, outcome = hashlib.sha256(ticket.token.encode()).digest(), self.provider.outcome
         self.provider.received[digest] += 1
         self._note("submit")
         if outcome in base.ErrorClass.__members__.values():
@@ -56,7 +57,7 @@ class ScriptedAdapter(base.Adapter):
             raise ConnectionError("reset")
         return base.Accepted(self.provider.runs[digest]) if outcome == "accept" else base.Unknown("no answer")
 
-    def fetch(self, upstream_id: str) -> base.Progress:
+    def fetch(self, ref: base.Ref) -> base.Progress:
         outcome = self.provider.outcome
         self._note("fetch")
         if outcome == "raises":
@@ -70,11 +71,11 @@ class ScriptedAdapter(base.Adapter):
         }
         return told.get(outcome, base.Running())
 
-    def recover(self, *, callback_token_digest: bytes) -> base.Accepted | None:
+    def recover(self, lost: base.Lost) -> list[base.Accepted]:
         if self.provider.outcome == "raises":
             raise ConnectionError("reset")
-        found = self.provider.runs.get(callback_token_digest)
-        return base.Accepted(found) if found else None
+        found = self.provider.runs.get(lost.token_digest)
+        return [base.Accepted(found)] if found else []
 
     def download(self, url: str, destination: Path, *, max_bytes: int) -> None:
         outcome = self.provider.outcome

@@ -74,7 +74,7 @@ def test_pending_reads_like_processing_with_its_own_status(customer: Caller, pag
 
 
 def test_processing_is_answered_as_on_the_page(customer: Caller, page_task: Generation) -> None:
-    lifecycle.start(public_id=PAGE_ID)
+    lifecycle.start(public_ids=[PAGE_ID])
 
     response = customer.get(f"{TASKS}/{PAGE_ID}")
 
@@ -162,7 +162,7 @@ def test_etag_saves_the_body_until_something_changes(customer: Caller, page_task
         again = customer.get(f"{TASKS}/{PAGE_ID}", if_none_match=sent)
         assert (again.status_code, again.content, again.headers["ETag"]) == (304, b"", tag)
         assert "Content-Type" not in again.headers
-    lifecycle.start(public_id=PAGE_ID)
+    lifecycle.start(public_ids=[PAGE_ID])
     changed = customer.get(f"{TASKS}/{PAGE_ID}", if_none_match=tag)
     assert changed.status_code == 200
     assert changed.headers["ETag"] != tag
@@ -184,7 +184,7 @@ def test_wait_answers_as_soon_as_the_status_moves(monkeypatch: pytest.MonkeyPatc
 
     def start_soon() -> None:
         time.sleep(0.3)
-        lifecycle.start(public_id=task.public_id)
+        lifecycle.start(public_ids=[task.public_id])
         connection.close()
 
     mover = threading.Thread(target=start_soon)

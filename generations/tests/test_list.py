@@ -67,7 +67,7 @@ def test_list_is_of_the_keys_own_mode(customer: Caller) -> None:
 
 def test_status_filters(customer: Caller) -> None:
     failed, processing, pending = make_tasks(customer, 3)
-    lifecycle.start(public_id=processing)
+    lifecycle.start(public_ids=[processing])
     lifecycle.fail(public_id=failed, code=Generation.ErrorCode.GENERATION_FAILED)
 
     assert shown(customer.get(f"{TASKS}?status=failed&limit=10")) == [failed]

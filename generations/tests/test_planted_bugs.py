@@ -7,7 +7,7 @@ import pytest
 from billing.tests.planting import plant, run_briefly
 from generations import lifecycle, runner
 from generations.tests.test_lifecycle_machine import LifecycleMachine, prepare, scripted
-from providers import jobs
+from providers import jobs, polls
 from webhooks import outbox
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("scripted")]
@@ -34,7 +34,11 @@ BUGS = {
     ),
     "a late success is charged": (lifecycle, "complete", ("if generation.status == Status.FAILED:", "if False:")),
     "a completed task can fail": (lifecycle, "fail", ("if generation.status == Status.COMPLETED:", "if False:")),
-    "a task that ended starts again": (lifecycle, "start", ("if generation.status == Status.PENDING:", "if True:")),
+    "a task that ended starts again": (
+        lifecycle,
+        "start",
+        ("pk__in=public_ids, status=Status.PENDING)", "pk__in=public_ids)"),
+    ),
     "credits are held after the commit": (
         lifecycle,
         "create",
@@ -59,13 +63,13 @@ BUGS = {
     ),
     "the intent to submit is not written first": (
         jobs,
-        "submit",
+        "begin",
         ("status=Status.SUBMITTING,", "status=Status.QUEUED,"),
     ),
     "what is unknown is sent again": (
         jobs,
-        "_after_submission",
-        ("return _release(job, error_detail", "return _release(job, status=Status.QUEUED, error_detail"),
+        "unresolved",
+        ("return _release(job, due_at", "return _release(job, status=Status.QUEUED, due_at"),
     ),
     "a lost lease is no obstacle": (
         jobs,
@@ -73,39 +77,43 @@ BUGS = {
         ("pk=job.pk, lease_token=job.lease_token, status=job.status", "pk=job.pk"),
     ),
     "the next job is opened apart from the end of the last": (
-        runner,
-        "_open_next",
-        ("    with transaction.atomic():", "    jobs.settled(job)\n    if True:"),
+        jobs,
+        "open_next",
+        ("    with transaction.atomic():", "    settled(job)\n    if True:"),
     ),
     "a failed download is forgotten": (
         runner,
         "_complete",
         ("jobs.postpone(job, seconds=DOWNLOAD_PAUSE_SECONDS)", "jobs.settled(job)"),
     ),
-    "a deadline that passed ends nothing": (jobs, "poll", ("if now >= job.deadline_at:", "if False:")),
+    "a deadline that passed ends nothing": (polls, "_ended", ("if now >= job.deadline_at:", "if False:")),
     "an event is told twice": (outbox, "enqueue", ("event=event,", "event=ids.new('e')[:40],")),
 }
 
 
-# Some come to light only where a worker dies before one certain write, or at one certain answer. The machine finds
-# them within some hundred examples; here its steps are given, to find them at once.
-STEPS: dict[str, tuple[str, Any]] = {
-    "the release is not in the transaction of the failure": ("bring_home", ("customer_input", "whole", 2)),
-    "the charge is not in the transaction of the completion": ("bring_home", ("succeeded", "whole", 3)),
-    "the next job is opened apart from the end of the last": ("bring_home", ("transient", "whole", 2)),
-    "a failed download is forgotten": ("bring_home", ("succeeded", "broken", 0)),
-    "a deadline that passed ends nothing": ("bring_home", ("running", "whole", 0)),
-    "what is unknown is sent again": ("work", ("taken, not told", "running", "whole", 0, 2)),
-    "a lost lease is no obstacle": ("overtake", ("submit", "running")),
+# Some come to light only where a worker dies before one certain write, or after certain answers. The machine finds them
+# within some hundred examples; here its steps are given, to find them at once.
+STEPS: dict[str, list[tuple[str, Any]]] = {
+    "a late success is charged": [
+        ("bring_home", ("customer_input", "whole", 0)),
+        ("repeat_of", ("failed",)),
+    ],
+    "the release is not in the transaction of the failure": [("bring_home", ("customer_input", "whole", 2))],
+    "the charge is not in the transaction of the completion": [("bring_home", ("succeeded", "whole", 3))],
+    "the next job is opened apart from the end of the last": [("bring_home", ("transient", "whole", 2))],
+    "a failed download is forgotten": [("bring_home", ("succeeded", "broken", 0))],
+    "a deadline that passed ends nothing": [("bring_home", ("running", "whole", 0))],
+    "what is unknown is sent again": [("work", ("taken, not told", "running", "whole", 0, 2))],
+    "a lost lease is no obstacle": [("overtake", ("submit", "running"))],
 }
 
 
-def run_steps(step: str | None = None, values: Any = ()) -> None:
-    """Take one step of the machine after its beginning, with all that it looks at."""
+def run_steps(steps: list[tuple[str, Any]]) -> None:
+    """Take steps of the machine after its beginning, with all that it looks at."""
     machine = LifecycleMachine()
     try:
         machine.prepare()
-        if step:
+        for step, values in steps:
             getattr(machine, step)(*values)
     finally:
         machine.teardown()
@@ -114,7 +122,7 @@ def run_steps(step: str | None = None, values: Any = ()) -> None:
 def search(name: str) -> None:
     """Let the machine find a bug, by the steps that are known to, if any are."""
     if name in STEPS:
-        run_steps(*STEPS[name])
+        run_steps(STEPS[name])
     else:
         prepare()
         run_briefly(LifecycleMachine)
@@ -132,6 +140,6 @@ def test_a_planted_bug_is_caught(name, monkeypatch):
     assert not isinstance(caught.value, NameError | AttributeError | TypeError | SyntaxError)
 
 
-@pytest.mark.parametrize(("step", "values"), STEPS.values())
-def test_without_a_bug_the_same_steps_find_nothing(step, values):
-    run_steps(step, values)
+@pytest.mark.parametrize("name", STEPS)
+def test_without_a_bug_the_same_steps_find_nothing(name):
+    run_steps(STEPS[name])

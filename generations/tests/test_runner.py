@@ -171,7 +171,7 @@ def test_submissions_end_after_a_few_refusals(turned, monkeypatch):
     generation = run_to_end(turned, generation, seconds=120)
 
     assert (generation.status, generation.error_code) == ("failed", "generation_failed")
-    assert UpstreamJob.objects.count() == runner.MAX_JOBS
+    assert UpstreamJob.objects.count() == runner.MAX_FAILURES
     assert ledger.balance(organization_id=organization.pk) == (100, 0)
 
 
@@ -268,7 +268,7 @@ def test_transitions_repeat_without_effect(turned):
 
     lifecycle.fail(public_id=generation.public_id, code=code)
     lifecycle.fail(public_id=generation.public_id, code=code)
-    lifecycle.start(public_id=generation.public_id)
+    lifecycle.start(public_ids=[generation.public_id])
     with pytest.raises(lifecycle.AlreadyEnded):
         lifecycle.complete(public_id=generation.public_id, assets=[])
 
@@ -320,7 +320,7 @@ def test_storage_that_is_away_only_delays(turned, monkeypatch):
     assert ledger.balance(organization_id=organization.pk) == (80, 0)
 
 
-@pytest.mark.parametrize("broken", ["submit", "fetch"])
+@pytest.mark.parametrize("broken", ["submit", "fetch_many"])
 def test_a_job_that_kills_every_worker_is_parked_failed_and_refunded(turned, monkeypatch, broken):
     class Killed(BaseException):
         pass

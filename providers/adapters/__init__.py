@@ -6,6 +6,10 @@ from providers.adapters.base import Adapter
 
 ADAPTERS = {
     "sandbox": "providers.adapters.sandbox.SandboxAdapter",
+    "ark": "providers.adapters.ark.ArkAdapter",
+    "fal": "providers.adapters.fal.FalAdapter",
+    "kie": "providers.adapters.kie.KieAdapter",
+    "replicate": "providers.adapters.replicate.ReplicateAdapter",
 }
 
 

@@ -21,18 +21,22 @@ from providers.adapters.base import (
     Accepted,
     Adapter,
     Cancellation,
+    Capabilities,
     DownloadError,
     ErrorClass,
     Exchange,
     Failed,
     JobRequest,
+    Lost,
     Pending,
     Progress,
     Reason,
+    Ref,
     Refused,
     Running,
     Submission,
     Succeeded,
+    Ticket,
     Unreadable,
 )
 from providers.models import SandboxRun
@@ -60,39 +64,39 @@ class SandboxAdapter(Adapter):
     """Speaks to the sandbox, which lives in this very database: the channel's address and credential play no part."""
 
     name = "sandbox"
+    capabilities = Capabilities(has_watermark=True)
+    bulk_limit = 100
 
-    def submit(self, request: JobRequest, *, upstream_model: str, callback_token: str) -> Submission:
+    def submit(self, request: JobRequest, *, upstream_model: str, ticket: Ticket) -> Submission:
         """Write a run into the books; a callback token counts once."""
         with self._exchange("submit", {"model": upstream_model, **_without_content(request)}) as answer:
-            outcome = _refusal(request) or _insert(request, callback_token)
+            outcome = _refusal(request) or _insert(request, ticket.token)
             answer.update(_told(outcome))
         return outcome
 
-    def fetch(self, upstream_id: str) -> Progress:
+    def fetch(self, ref: Ref) -> Progress:
         """Ask what became of one run."""
-        return self.fetch_many([upstream_id])[upstream_id]
+        return self.fetch_many([ref])[ref.upstream_id]
 
-    def fetch_many(self, upstream_ids: Sequence[str]) -> Mapping[str, Progress]:
+    def fetch_many(self, refs: Sequence[Ref]) -> Mapping[str, Progress]:
         """Ask for several runs with one query."""
-        with self._exchange("fetch", {"ids": list(upstream_ids)}) as answer:
-            runs = SandboxRun.objects.in_bulk(list(upstream_ids))
-            found = {upstream_id: _progress(runs.get(upstream_id)) for upstream_id in upstream_ids}
-            answer.update({upstream_id: _told(progress) for upstream_id, progress in found.items()})
+        run_ids = [ref.upstream_id for ref in refs]
+        with self._exchange("fetch", {"ids": run_ids}) as answer:
+            runs = SandboxRun.objects.in_bulk(run_ids)
+            found = {run_id: _progress(runs.get(run_id)) for run_id in run_ids}
+            answer.update({run_id: _told(progress) for run_id, progress in found.items()})
         return found
 
-    def recover(self, *, callback_token_digest: bytes) -> Accepted | None:
+    def recover(self, lost: Lost) -> Sequence[Accepted]:
         """Find the run of a callback token."""
         with self._exchange("recover", {}) as answer:
-            run_id = (
-                SandboxRun.objects.filter(callback_token_digest=callback_token_digest)
-                .values_list("run_id", flat=True)
-                .first()
-            )
-            answer["id"] = run_id
-        return Accepted(run_id) if run_id else None
+            runs = SandboxRun.objects.filter(callback_token_digest=lost.token_digest)
+            answer["ids"] = list(runs.values_list("run_id", flat=True))
+        return [Accepted(run_id) for run_id in answer["ids"]]
 
-    def cancel(self, upstream_id: str) -> Cancellation:
+    def cancel(self, ref: Ref) -> Cancellation:
         """Stop a run that has not started."""
+        upstream_id = ref.upstream_id
         with self._exchange("cancel", {"id": upstream_id}) as answer, transaction.atomic():
             run = SandboxRun.objects.select_for_update().filter(pk=upstream_id).first()
             outcome = Cancellation.TOO_LATE
@@ -138,7 +142,8 @@ class SandboxAdapter(Adapter):
             raise
         finally:
             milliseconds = round((time.perf_counter() - started) * 1000)
-            self.exchanges.append(Exchange(kind, json.dumps(request), None, json.dumps(answer), milliseconds))
+            items = {name: json.dumps(told) for name, told in answer.items()} if kind == "fetch" else {}
+            self.exchanges.append(Exchange(kind, json.dumps(request), None, json.dumps(answer), milliseconds, items))
 
 
 def _refusal(request: JobRequest) -> Refused | None:

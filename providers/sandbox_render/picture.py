@@ -67,6 +67,13 @@ class Orbit:
         return x, y
 
 
+def watermark(size: tuple[int, int]) -> tuple[Sprite, tuple[int, int]]:
+    """Return the watermark for pictures of this size, and its place at the bottom right."""
+    unit = min(size) // 20
+    mark = _draw_text(_WATERMARK, unit, backdrop=(0, 0, 0, 90))
+    return mark, (size[0] - mark.mask.width - unit, size[1] - mark.mask.height - unit)
+
+
 class Picture:
     """Draws any frame of one video; `size` is width and height in pixels, both even."""
 
@@ -146,23 +153,15 @@ class Picture:
     def _draw_fixtures(self, prompt: str, has_watermark: bool) -> list[tuple[Sprite, tuple[int, int]]]:
         width, height = self._size
         unit = self._unit
-        label = self._draw_text(_LABEL, padding=unit // 2, backdrop=(180, 20, 40, 220))
+        label = _draw_text(_LABEL, unit, backdrop=(180, 20, 40, 220))
         panel = self._draw_prompt(prompt)
         fixtures = [
             (label, (unit, unit)),
             (panel, ((width - panel.mask.width) // 2, (height - panel.mask.height) // 2)),
         ]
         if has_watermark:
-            mark = self._draw_text(_WATERMARK, padding=unit // 2, backdrop=(0, 0, 0, 90))
-            fixtures.append((mark, (width - mark.mask.width - unit, height - mark.mask.height - unit)))
+            fixtures.append(watermark(self._size))
         return fixtures
-
-    def _draw_text(self, text: str, *, padding: int, backdrop: tuple[int, int, int, int]) -> Sprite:
-        font = lettering.font_of_size(self._unit)
-        size = (_even(round(font.getlength(text)) + 2 * padding), _even(self._unit + 2 * (padding // 2)))
-        image = Image.new("RGBA", size, backdrop)
-        ImageDraw.Draw(image).text((size[0] / 2, size[1] / 2), text, "white", font, "mm")
-        return Sprite.from_image(image)
 
     def _draw_prompt(self, prompt: str) -> Sprite:
         width, height = self._size
@@ -189,6 +188,14 @@ class Picture:
         planes[0].paste(face, (left * 2, top * 2))
         for plane in planes[1:]:
             plane.paste(_GREY, (left, top, left + wide // 2, top + high // 2))
+
+
+def _draw_text(text: str, unit: int, *, backdrop: tuple[int, int, int, int]) -> Sprite:
+    font, padding = lettering.font_of_size(unit), unit // 2
+    size = (_even(round(font.getlength(text)) + 2 * padding), _even(unit + 2 * (padding // 2)))
+    image = Image.new("RGBA", size, backdrop)
+    ImageDraw.Draw(image).text((size[0] / 2, size[1] / 2), text, "white", font, "mm")
+    return Sprite.from_image(image)
 
 
 def _even(value: int) -> int:

@@ -8,14 +8,16 @@ import json
 import queue
 import threading
 import time
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import requests
 from PIL import Image
 
-from providers import emulators, media_probe
+from providers import media_probe
 from providers.emulators.kie import KieEmulator, emulator, faults
 from providers.emulators.server import Pace
 
@@ -59,12 +61,12 @@ class Client:
     def post(self, body: object, headers: dict[str, str] = AUTH) -> requests.Response:
         return requests.post(f"{self.kie.origin}/api/v1/jobs/createTask", json=body, headers=headers, timeout=10)
 
-    def create(self, given: object = SMALL, model: str = "bytedance/seedance-2", **more: object) -> dict:
+    def create(self, given: object = SMALL, model: str = "bytedance/seedance-2", **more: Any) -> dict:
         response = self.post({"model": model, "input": given, **more})
         assert response.status_code == 200
         return response.json()
 
-    def task(self, *, prompt: str = "A fox", **more: object) -> str:
+    def task(self, *, prompt: str = "A fox", **more: Any) -> str:
         created = self.create(SMALL | {"prompt": prompt}, **more)
         assert (created["code"], created["msg"]) == (200, "success")
         return created["data"]["taskId"]
@@ -83,14 +85,14 @@ class Client:
 
 
 @pytest.fixture
-def kie() -> Client:
-    provider = emulators.find("kie")(key="secret", pace=Pace(queued=40, running=112), hmac_key=HMAC_KEY)
+def kie() -> Iterator[Client]:
+    provider = KieEmulator(key="secret", pace=Pace(queued=40, running=112), hmac_key=HMAC_KEY)
     with provider.serving():
         yield Client(provider)
 
 
 @pytest.fixture
-def receiver() -> SimpleNamespace:
+def receiver() -> Iterator[SimpleNamespace]:
     """A customer's endpoint for callbacks: its URL, and a queue of the requests that came."""
     arrived: queue.Queue[SimpleNamespace] = queue.Queue()
 

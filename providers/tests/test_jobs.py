@@ -8,10 +8,11 @@ import pytest
 import time_machine
 from django.db import IntegrityError, connections, transaction
 
-from providers import jobs
+from providers import channels, claims, jobs, polls, submissions
 from providers.adapters.base import Accepted, ErrorClass, JobRequest, Refused, Unknown
 from providers.adapters.sandbox import SandboxAdapter
-from providers.models import Channel, SandboxRun, UpstreamCall, UpstreamJob
+from providers.claims import Batch
+from providers.models import Channel, Credential, SandboxRun, UpstreamCall, UpstreamJob
 from seedancee2.lib import clock, vault
 
 pytestmark = pytest.mark.django_db
@@ -48,21 +49,32 @@ def _open(prompt: str = "waves", reference: str = "vid_a") -> UpstreamJob:
     )
 
 
+def _claimed(lane: str, limit: int = 10) -> list[UpstreamJob]:
+    if lane == "poll":
+        return [job for batch in claims.claim_polls(limit) for job in batch.jobs]
+    return {"submit": claims.claim_queued, "settle": claims.claim_finished}[lane](limit)
+
+
 def _claim(lane: str) -> UpstreamJob:
-    (job,) = jobs.claim_due(lane, 10)
+    (job,) = _claimed(lane)
     return job
+
+
+def _poll(job: UpstreamJob) -> UpstreamJob:
+    polls.poll(Batch((job,)))
+    return UpstreamJob.objects.get(pk=job.pk)
 
 
 def test_a_job_goes_from_queued_to_succeeded(turned):
     _open()
 
-    job = jobs.submit(_claim("submit"))
+    job = submissions.submit(_claim("submit"))
     assert (job.status, job.channel.name, SandboxRun.objects.count()) == (Status.SUBMITTED, "sandbox", 1)
     turned.shift(1.3)
-    job = jobs.poll(_claim("poll"))
+    job = _poll(_claim("poll"))
     assert job.status == Status.RUNNING
     turned.shift(1.3)
-    job = jobs.poll(_claim("poll"))
+    job = _poll(_claim("poll"))
     assert job.status == Status.SUCCEEDED
     assert job.result["video_url"].startswith("sandbox://")
 
@@ -81,10 +93,10 @@ def test_a_job_goes_from_queued_to_succeeded(turned):
 )
 def test_a_failure_keeps_its_class(turned, directive, error_class):
     _open(f"waves [sandbox:{directive}]")
-    jobs.submit(_claim("submit"))
+    submissions.submit(_claim("submit"))
     turned.shift(3)
 
-    job = jobs.poll(_claim("poll"))
+    job = _poll(_claim("poll"))
 
     assert (job.status, job.error_class) == (Status.FAILED, error_class)
 
@@ -106,21 +118,19 @@ def test_without_a_route_the_job_waits_and_expires_at_its_deadline(turned):
     Channel.objects.update(state=Channel.State.OFF)
     _open()
 
-    job = jobs.submit(_claim("submit"))
-    assert (job.status, job.due_at) == (Status.QUEUED, clock.now() + jobs.NO_ROUTE_PAUSE)
-    assert jobs.claim_due("submit", 10) == []
+    assert _claimed("submit") == []
     turned.shift(3601)
 
-    assert jobs.submit(_claim("submit")).status == Status.EXPIRED
+    assert submissions.submit(_claim("submit")).status == Status.EXPIRED
     assert SandboxRun.objects.count() == 0
 
 
 def test_a_stuck_job_is_asked_once_more_at_its_deadline(turned):
     _open("waves [sandbox:stuck]")
-    jobs.submit(_claim("submit"))
+    submissions.submit(_claim("submit"))
     turned.shift(3601)
 
-    job = jobs.poll(_claim("poll"))
+    job = _poll(_claim("poll"))
 
     assert job.status == Status.EXPIRED
     assert UpstreamCall.objects.filter(kind="fetch").count() == 1
@@ -135,12 +145,12 @@ def test_an_unknown_outcome_is_looked_for_and_found_without_sending_again(turned
 
     monkeypatch.setattr(SandboxAdapter, "submit", accept_and_lose_the_answer)
     _open()
-    job = jobs.submit(_claim("submit"))
+    job = submissions.submit(_claim("submit"))
     assert job.status == Status.SUBMITTING
-    assert jobs.claim_due("submit", 10) == []
+    assert _claimed("submit", 10) == []
     turned.shift(61)
 
-    job = jobs.recover(_claim("poll"))
+    job = submissions.recover(_claim("poll"))
 
     assert (job.status, job.upstream_id) == (Status.SUBMITTED, SandboxRun.objects.get().run_id)
 
@@ -148,12 +158,12 @@ def test_an_unknown_outcome_is_looked_for_and_found_without_sending_again(turned
 def test_a_submission_that_never_arrived_is_given_up_only_after_several_looks(turned, monkeypatch):
     monkeypatch.setattr(SandboxAdapter, "submit", lambda *_, **__: Unknown("Timed out."))
     _open()
-    jobs.submit(_claim("submit"))
+    submissions.submit(_claim("submit"))
 
     statuses = []
     for _ in range(3):
         turned.shift(61)
-        statuses.append(jobs.recover(_claim("poll")).status)
+        statuses.append(submissions.recover(_claim("poll")).status)
 
     assert statuses == [Status.SUBMITTING, Status.SUBMITTING, Status.FAILED]
     assert UpstreamJob.objects.get().error_class == ErrorClass.TRANSIENT
@@ -169,20 +179,20 @@ def test_a_worker_killed_before_the_answer_leaves_an_unknown_outcome(turned, mon
     monkeypatch.setattr(SandboxAdapter, "submit", die)
     _open()
     with pytest.raises(Killed):
-        jobs.submit(_claim("submit"))
+        submissions.submit(_claim("submit"))
 
     assert UpstreamJob.objects.get().status == Status.SUBMITTING
-    assert jobs.claim_due("submit", 10) == []
-    assert jobs.claim_due("poll", 10) == []
+    assert _claimed("submit", 10) == []
+    assert _claimed("poll", 10) == []
     turned.shift(61)
-    assert len(jobs.claim_due("poll", 10)) == 1
+    assert len(_claimed("poll", 10)) == 1
 
 
 def test_a_refusal_fails_the_job(turned, monkeypatch):
     monkeypatch.setattr(SandboxAdapter, "submit", lambda *_, **__: Refused(ErrorClass.CAPACITY, "Queue full."))
     _open()
 
-    job = jobs.submit(_claim("submit"))
+    job = submissions.submit(_claim("submit"))
 
     assert (job.status, job.error_class, job.error_detail) == (Status.FAILED, ErrorClass.CAPACITY, "Queue full.")
 
@@ -192,10 +202,10 @@ def test_a_worker_that_lost_its_lease_writes_nothing(turned):
     slow = _claim("submit")
     turned.shift(61)
     fast = _claim("submit")
-    jobs.submit(fast)
+    submissions.submit(fast)
 
     with pytest.raises(jobs.LeaseLost):
-        jobs.submit(slow)
+        submissions.submit(slow)
 
     assert SandboxRun.objects.count() == 1
     assert UpstreamJob.objects.get().status == Status.SUBMITTED
@@ -209,7 +219,7 @@ def test_no_two_workers_claim_the_same_job():
     claimed: list[int] = []
 
     def work() -> None:
-        while rows := jobs.claim_due("submit", 3):
+        while rows := _claimed("submit", 3):
             claimed.extend(row.pk for row in rows)
         connections.close_all()
 
@@ -226,13 +236,13 @@ def test_a_lease_is_renewed_while_its_worker_lives_and_not_after_it_was_given_up
     _open()
     job = _claim("submit")
     turned.shift(15)
-    jobs.renew([job])
+    claims.renew([job])
     turned.shift(15)
-    assert jobs.claim_due("submit", 10) == []
+    assert _claimed("submit", 10) == []
 
-    job = jobs.submit(job)
+    job = submissions.submit(job)
     due_at = UpstreamJob.objects.get().due_at
-    jobs.renew([job])
+    claims.renew([job])
 
     assert UpstreamJob.objects.get().due_at == due_at
     with pytest.raises(jobs.LeaseLost):
@@ -240,27 +250,30 @@ def test_a_lease_is_renewed_while_its_worker_lives_and_not_after_it_was_given_up
 
 
 def test_a_credential_that_does_not_open_sends_nothing_and_loses_nothing(turned):
-    Channel.objects.update(sealed_credential=b"sealed with a key that is gone")
+    channel = Channel.objects.get()
+    channels.set_credential(channel=channel, credential="good")
+    lost = Credential.objects.create(channel=channel, sealed_secret=b"sealed with a key that is gone")
     _open()
     with pytest.raises(vault.UnreadableSecret):
-        jobs.submit(_claim("submit"))
+        submissions.submit(_claim("submit"))
     assert UpstreamJob.objects.get().status == Status.QUEUED
 
-    Channel.objects.update(sealed_credential=b"")
+    lost.delete()
     turned.shift(21)
-    jobs.submit(_claim("submit"))
-    Channel.objects.update(sealed_credential=b"sealed with a key that is gone")
+    job = submissions.submit(_claim("submit"))
+    assert job.credential == Credential.objects.get()
+    Credential.objects.update(sealed_secret=b"sealed with a key that is gone")
     turned.shift(5)
-    assert jobs.poll(_claim("poll")).status == Status.SUBMITTED
+    assert _poll(_claim("poll")).status == Status.SUBMITTED
 
     turned.shift(3600)
-    assert jobs.poll(_claim("poll")).status == Status.EXPIRED
+    assert _poll(_claim("poll")).status == Status.EXPIRED
 
 
 def test_a_submission_that_is_still_unknown_at_the_deadline_is_a_timeout(turned, monkeypatch):
     monkeypatch.setattr(SandboxAdapter, "submit", lambda *_, **__: Unknown("Timed out."))
     _open()
-    jobs.submit(_claim("submit"))
+    submissions.submit(_claim("submit"))
     turned.shift(3601)
 
-    assert jobs.recover(_claim("poll")).status == Status.EXPIRED
+    assert submissions.recover(_claim("poll")).status == Status.EXPIRED

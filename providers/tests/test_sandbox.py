@@ -19,11 +19,14 @@ from providers.adapters.base import (
     ErrorClass,
     Failed,
     JobRequest,
+    Lost,
     Pending,
     Progress,
+    Ref,
     Refused,
     Running,
     Succeeded,
+    Ticket,
     Unreadable,
 )
 from providers.adapters.sandbox import SandboxAdapter
@@ -57,14 +60,18 @@ def submit(sandbox: SandboxAdapter, **changes: object) -> str:
 
 def submit_with_token(sandbox: SandboxAdapter, token: str, **changes: object) -> str:
     request = dataclasses.replace(REQUEST, **changes)  # type: ignore[arg-type]
-    outcome = sandbox.submit(request, upstream_model="sandbox", callback_token=token)
+    outcome = sandbox.submit(request, upstream_model="sandbox", ticket=Ticket(token, ""))
     assert isinstance(outcome, Accepted)
     return outcome.upstream_id
 
 
+def lost(digest: bytes) -> Lost:
+    return Lost(REQUEST, "sandbox", tag="", token_digest=digest, started_at=START)
+
+
 def refused(sandbox: SandboxAdapter, **changes: object) -> Refused:
     request = dataclasses.replace(REQUEST, **changes)  # type: ignore[arg-type]
-    outcome = sandbox.submit(request, upstream_model="sandbox", callback_token="token")
+    outcome = sandbox.submit(request, upstream_model="sandbox", ticket=Ticket("token", ""))
     assert isinstance(outcome, Refused)
     assert not SandboxRun.objects.exists()
     return outcome
@@ -74,7 +81,7 @@ def outcome_after(sandbox: SandboxAdapter, seconds: float, **changes: object) ->
     with time_machine.travel(START, tick=False) as clock:
         upstream_id = submit(sandbox, **changes)
         clock.shift(seconds)
-        return sandbox.fetch(upstream_id)
+        return sandbox.fetch(Ref(upstream_id))
 
 
 def long_ago(sandbox: SandboxAdapter, **changes: object) -> str:
@@ -83,7 +90,7 @@ def long_ago(sandbox: SandboxAdapter, **changes: object) -> str:
 
 
 def finished(sandbox: SandboxAdapter, **changes: object) -> Succeeded:
-    outcome = sandbox.fetch(long_ago(sandbox, **changes))
+    outcome = sandbox.fetch(Ref(long_ago(sandbox, **changes)))
     assert isinstance(outcome, Succeeded)
     return outcome
 
@@ -166,7 +173,7 @@ def test_what_cannot_be_rendered_is_refused(sandbox: SandboxAdapter) -> None:
 
 def test_callback_token_counts_once(sandbox: SandboxAdapter) -> None:
     submit_with_token(sandbox, "token")
-    outcome = sandbox.submit(REQUEST, upstream_model="sandbox", callback_token="token")
+    outcome = sandbox.submit(REQUEST, upstream_model="sandbox", ticket=Ticket("token", ""))
     assert isinstance(outcome, Refused)
     assert outcome.error_class is ErrorClass.OUR_BUG
     assert SandboxRun.objects.count() == 1
@@ -176,8 +183,8 @@ def test_lost_submission_is_found_by_its_token(sandbox: SandboxAdapter) -> None:
     upstream_id = submit_with_token(sandbox, "token")
     submit_with_token(sandbox, "another")
     digest = hashlib.sha256(b"token").digest()
-    assert sandbox.recover(callback_token_digest=digest) == Accepted(upstream_id)
-    assert sandbox.recover(callback_token_digest=hashlib.sha256(b"none").digest()) is None
+    assert sandbox.recover(lost(digest)) == [Accepted(upstream_id)]
+    assert sandbox.recover(lost(hashlib.sha256(b"none").digest())) == []
 
 
 def test_books_hold_the_request(sandbox: SandboxAdapter) -> None:
@@ -195,7 +202,7 @@ def test_many_are_fetched_with_one_query(sandbox: SandboxAdapter, django_assert_
         clock.shift(5)
         new = submit(sandbox)
         with django_assert_num_queries(1):  # type: ignore[operator]
-            found = sandbox.fetch_many([new, old, "sbx_none"])
+            found = sandbox.fetch_many([Ref(new), Ref(old), Ref("sbx_none")])
     assert list(found) == [new, old, "sbx_none"]
     assert [type(progress) for progress in found.values()] == [Pending, Succeeded, Unreadable]
 
@@ -203,14 +210,14 @@ def test_many_are_fetched_with_one_query(sandbox: SandboxAdapter, django_assert_
 def test_only_a_queued_run_can_be_cancelled(sandbox: SandboxAdapter) -> None:
     with time_machine.travel(START, tick=False) as clock:
         cancelled, kept = submit(sandbox), submit(sandbox)
-        assert sandbox.cancel(cancelled) is Cancellation.DONE
+        assert sandbox.cancel(Ref(cancelled)) is Cancellation.DONE
         clock.shift(0.5)
-        assert sandbox.cancel(cancelled) is Cancellation.DONE
-        assert sandbox.cancel(kept) is Cancellation.TOO_LATE
-        assert sandbox.cancel("sbx_none") is Cancellation.TOO_LATE
+        assert sandbox.cancel(Ref(cancelled)) is Cancellation.DONE
+        assert sandbox.cancel(Ref(kept)) is Cancellation.TOO_LATE
+        assert sandbox.cancel(Ref("sbx_none")) is Cancellation.TOO_LATE
         clock.shift(10)
-        assert isinstance(sandbox.fetch(cancelled), Failed)
-        assert isinstance(sandbox.fetch(kept), Succeeded)
+        assert isinstance(sandbox.fetch(Ref(cancelled)), Failed)
+        assert isinstance(sandbox.fetch(Ref(kept)), Succeeded)
 
 
 def test_last_frame_is_offered_only_where_asked(sandbox: SandboxAdapter) -> None:
@@ -285,9 +292,9 @@ def test_each_call_is_noted_without_the_customers_words(sandbox: SandboxAdapter,
     upstream_id = video_url.split("/")[2]
     sandbox.exchanges.clear()
     submit(sandbox, image_urls=("https://example.com/private?token=1",))
-    sandbox.fetch(upstream_id)
-    sandbox.recover(callback_token_digest=b"none")
-    sandbox.cancel(upstream_id)
+    sandbox.fetch(Ref(upstream_id))
+    sandbox.recover(lost(b"none"))
+    sandbox.cancel(Ref(upstream_id))
     sandbox.download(video_url, tmp_path / "video", max_bytes=ENOUGH)
     with pytest.raises(DownloadError):
         sandbox.download("sandbox://none/video.mp4", tmp_path / "video", max_bytes=ENOUGH)

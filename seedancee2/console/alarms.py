@@ -16,14 +16,14 @@ from prometheus_client.registry import Collector
 from billing.models import Finding
 from generations import costs
 from generations.models import Generation
-from providers.jobs import LANES
-from providers.models import UpstreamJob
+from providers.claims import LANES
+from providers.models import ChannelHealth, UpstreamJob
 from seedancee2.lib import clock, heartbeats
 from webhooks.models import Delivery
 
-PARTS = [heartbeats.BEAT, heartbeats.WORKER, heartbeats.DELIVER, heartbeats.MEDIA]
+PARTS = [heartbeats.BEAT, heartbeats.WORKER, heartbeats.POLL, heartbeats.DELIVER, heartbeats.MEDIA]
 RECENT = dt.timedelta(hours=1)
-UNKNOWN_AFTER = dt.timedelta(seconds=60)  # no call to a provider takes that long
+UNKNOWN_AFTER = dt.timedelta(seconds=150)  # no call to a provider takes that long
 OFTEN = 5  # claims in a row without an end of the work
 NEWEST_JOBS = 20_000  # looked at for what ended recently: no index leads to the time of an end
 
@@ -72,6 +72,18 @@ def _rows() -> Iterator[GaugeMetricFamily]:
         f"Jobs that were claimed more than {OFTEN} times without any work on them coming to an end.",
         jobs.filter(due_at__isnull=False, claim_count__gt=OFTEN).count(),
     )
+    yield _gauge(
+        "jobs_unheard",
+        "Jobs that a provider took and of which nothing that can be read was heard for a minute and more.",
+        jobs.filter(status__in=UpstreamJob.SENT, unheard_since__lt=now - UNKNOWN_AFTER).count(),
+    )
+    breakers = GaugeMetricFamily(
+        "seedancee2_breakers_open", "Circuit breakers that are open or wait for a probe.", labels=["channel", "model"]
+    )
+    opened = ChannelHealth.objects.filter(open_until__isnull=False)
+    for channel, model in opened.values_list("channel__name", "upstream_model"):
+        breakers.add_metric([channel, model or "all"], 1)
+    yield breakers
     newest = jobs.order_by("-id").values_list("id", flat=True).first() or 0
     recent = {"finished_at__gte": now - RECENT, "pk__gt": newest - NEWEST_JOBS}
     yield _gauge(

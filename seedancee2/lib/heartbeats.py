@@ -14,6 +14,7 @@ BEAT = "beat"
 WORKER = "worker"
 DELIVER = "deliver"
 MEDIA = "media"
+POLL = "poll"
 FRESH_SECONDS = 15
 
 

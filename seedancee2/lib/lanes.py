@@ -15,6 +15,7 @@ from django.db import DatabaseError, connections
 log = structlog.get_logger(__name__)
 
 PAUSE = 0.25  # seconds after which a lane with a free thread looks for due rows again
+SLOW = 3.0  # seconds after which a row counts as slow
 RENEW_EVERY = 5.0  # seconds between two renewals of the leases in work
 
 Row = TypeVar("Row")
@@ -36,35 +37,47 @@ def drain(
     concurrency: int,
     renew: Callable[[Sequence[Row]], None] | None = None,
     budget: float = 20.0,
+    longest: float = 90.0,
+    pulse: Callable[[], None] = lambda: None,
 ) -> int:
     """Work on due rows until none is left or `budget` seconds have passed; return how many were worked on.
 
-    `claim(n)` leases at most n due rows to this caller, `renew` prolongs the leases of those in work. A row whose work
-    raises is logged and left to its lease.
+    As long as a slow row is still in work, others are claimed beside it, for `longest` seconds at most: quick ones end
+    with the budget, for other lanes share the process.
+
+    `claim(n)` leases at most n due rows to this caller, `renew` prolongs the leases of those in work, `pulse` is called
+    every few seconds as a sign of life. A row whose work raises is logged and left to its lease.
     """
     started = time.monotonic()
     count = 0
     if _stopping[0]:
         return count
     running: dict[Future[None], Row] = {}
+    begun: dict[Future[None], float] = {}
     renewed = started
     rows = _claimed(claim, concurrency)
     if not rows:
         return 0
     with ThreadPoolExecutor(max_workers=concurrency, thread_name_prefix=name) as pool:
         while rows or running:
-            running |= {pool.submit(_work_on, name, work, row): row for row in rows}
+            added = {pool.submit(_work_on, name, work, row): row for row in rows}
+            running |= added
+            begun |= dict.fromkeys(added, time.monotonic())
             count += len(rows)
             # Rows that become due must not wait for the slowest of those in work as long as a thread is free.
             done, _ = wait(running, timeout=PAUSE, return_when=FIRST_COMPLETED)
             for future in done:
-                del running[future]
-            if renew and running and time.monotonic() - renewed > RENEW_EVERY:
+                del running[future], begun[future]
+            if time.monotonic() - renewed > RENEW_EVERY:
                 renewed = time.monotonic()
-                _renew(name, renew, list(running.values()))
+                pulse()
+                if renew and running:
+                    _renew(name, renew, list(running.values()))
             free = concurrency - len(running)
-            is_over = time.monotonic() - started > budget or _stopping[0]
-            rows = _claimed(claim, free) if free and not is_over else ()
+            age = time.monotonic() - started
+            is_slow = any(time.monotonic() - since > SLOW for since in begun.values())
+            is_over = _stopping[0] or age > longest or (age > budget and not is_slow)
+            rows = _claimed(claim, free) if free > 0 and not is_over else ()
     return count
 
 

@@ -26,6 +26,7 @@ _QUIET = {
     "django.channels.server": "WARNING",
     "celery.app.trace": "WARNING",
     "celery.beat": "WARNING",
+    "celery.worker.request": "WARNING",  # that a wake-up came too late is what expiry is for
     "celery.worker.strategy": "WARNING",
     "kombu": "WARNING",
     "urllib3": "ERROR",  # its warnings quote whole URLs

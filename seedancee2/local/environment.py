@@ -12,6 +12,7 @@ from seedancee2.local import state
 from seedancee2.local.state import VAR, CannotStart
 
 LOOPBACK = "localhost,127.0.0.1,[::1]"
+EMULATED = ("ark", "fal", "kie", "replicate")
 _EVERY_ADDRESS = {"0.0.0.0", "::"}  # noqa: S104 (compared with, never listened on)
 
 # What other commands in this checkout need to know of it: they see the same system, with the same secrets.
@@ -86,6 +87,27 @@ def check_port(values: Mapping[str, str]) -> None:
         raise CannotStart(
             f"BIND={bind} is no address of this machine ({error.strerror}). Try 127.0.0.1 or 0.0.0.0."
         ) from error
+
+
+def providers(values: Mapping[str, str]) -> list[str]:
+    """Read which providers are to be emulated: PROVIDER=ark, or several with commas.
+
+    Raises:
+        CannotStart: there is no such emulator.
+    """
+    names = [name.strip().lower() for name in values.get("PROVIDER", "").split(",") if name.strip()]
+    for name in names:
+        if name not in EMULATED:
+            raise CannotStart(f"PROVIDER={name} cannot be emulated. Choose among {', '.join(EMULATED)}.")
+    return list(dict.fromkeys(names))
+
+
+def free_port() -> int:
+    """Return a port on loopback that nothing listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
 
 
 class PortTaken(CannotStart):

@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import secrets
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -28,7 +29,7 @@ RUN_FILE = VAR / "run.json"  # there only while the system is up
 PREVIOUS_RUN_FILE = VAR / "run.previous.json"  # the demo keeps what is still valid of it
 _LOCK_FILE = VAR / "run.lock"
 _DEMO = ("api_key", "test_key", "signing_secret", "staff_email", "staff_password")
-_COLOURS = {"run": "36", "web": "32", "worker": "33", "deliver": "31", "media": "35", "beat": "34"}
+_COLOURS = {"run": "36", "web": "32", "worker": "33", "poll": "33", "deliver": "31", "media": "35", "beat": "34"}
 
 _printer = Printer(width=7)
 
@@ -67,7 +68,7 @@ def _run(programs: Supervisor, was_killed: bool) -> None:
     addresses.write({name: values[name] for name in environment.SHARED})
     _tell("bringing the database up to date")
     _manage(programs, values, "migrate", "--no-input", say=lambda line: say("migrate", line))
-    demo = _prepare_demo(programs, values)
+    demo = _prepare_demo(programs, values, _start_emulators(programs, values))
     run: dict[str, object] = {
         "base_url": values["PUBLIC_BASE_URL"],
         "database_url": values["DATABASE_URL"],
@@ -124,7 +125,25 @@ def _start(programs: Supervisor, server: Server) -> str:
     return server.url
 
 
-def _prepare_demo(programs: Supervisor, values: dict[str, str]) -> dict[str, object]:
+def _start_emulators(programs: Supervisor, values: dict[str, str]) -> list[str]:
+    """Start the emulated providers that PROVIDER names, and tell `prepare_local` of them."""
+    arguments = []
+    for name in environment.providers(values):
+        port, key = environment.free_port(), secrets.token_urlsafe(16)
+        _tell(f"starting an emulated {name} on port {port}")
+        # The key goes by the environment: other users of the machine can read a command's arguments.
+        program = _program(
+            name,
+            [sys.executable, "-m", "providers.emulators", name, "--port", str(port)],
+            {**values, "EMULATOR_KEY": key},
+        )
+        programs.start(program)
+        values[f"EMULATOR_{name.upper()}"] = f"http://127.0.0.1:{port} {key}"
+        arguments += ["--emulator", name]
+    return arguments
+
+
+def _prepare_demo(programs: Supervisor, values: dict[str, str], arguments: list[str]) -> dict[str, object]:
     _tell("preparing the demo organization")
     answers: list[dict[str, object]] = []
 
@@ -135,7 +154,7 @@ def _prepare_demo(programs: Supervisor, values: dict[str, str]) -> dict[str, obj
         else:
             say("demo", line)
 
-    _manage(programs, values, "prepare_local", "--json", "--previous", str(PREVIOUS_RUN_FILE), say=sort)
+    _manage(programs, values, "prepare_local", "--json", "--previous", str(PREVIOUS_RUN_FILE), *arguments, say=sort)
     if not answers:
         raise CannotStart("manage.py prepare_local gave no keys.")
     return {name: answers[-1][name] for name in _DEMO}

@@ -14,12 +14,12 @@ class ChaosConfig(AppConfig):
     def ready(self) -> None:
         """Put the unreliable provider in the place of the sandbox."""
         from generations import runner
-        from providers import adapters, jobs
+        from providers import adapters, claims, submissions
         from webhooks import delivery
 
         adapters.ADAPTERS["sandbox"] = "tests.chaos.provider.UnreliableAdapter"
         if "CHAOS_HASTE" in os.environ:
-            jobs.RECOVERY_GRACE = dt.timedelta(seconds=6)
-            jobs.LEASE = dt.timedelta(seconds=12)
+            submissions.GRACE = dt.timedelta(seconds=6)
+            claims.LEASE = dt.timedelta(seconds=12)
             runner.RETRY_PAUSE = dt.timedelta(seconds=1)
             delivery.LEASE = dt.timedelta(seconds=30)  # type: ignore[misc] # final for production

@@ -12,9 +12,12 @@ from providers.adapters.base import (
     DownloadError,
     ErrorClass,
     JobRequest,
+    Lost,
     Progress,
+    Ref,
     Refused,
     Submission,
+    Ticket,
     Unknown,
     Unreadable,
 )
@@ -31,11 +34,11 @@ _SUBMIT_FAULTS = ("refused", "busy", "request lost", "answer lost", "broken off"
 class UnreliableAdapter(SandboxAdapter):
     """The sandbox with faults; those of a submission are drawn from the seed, its prompt and its number."""
 
-    def submit(self, request: JobRequest, *, upstream_model: str, callback_token: str) -> Submission:
+    def submit(self, request: JobRequest, *, upstream_model: str, ticket: Ticket) -> Submission:
         """Take the job, or not, and tell, or not."""
         if HANG in request.prompt:
             time.sleep(HANG_SECONDS)
-        digest = hashlib.sha256(callback_token.encode()).digest()
+        digest = hashlib.sha256(ticket.token.encode()).digest()
         job = UpstreamJob.objects.get(callback_token_digest=digest)
         draw = random.Random(f"{SEED}/{request.prompt}/{job.number}")
         fault = draw.choice(_SUBMIT_FAULTS) if draw.random() < RATE else ""
@@ -48,7 +51,7 @@ class UnreliableAdapter(SandboxAdapter):
                 return Unknown("chaos: the request was lost")
             case "slow":
                 time.sleep(3)
-        outcome = super().submit(request, upstream_model=upstream_model, callback_token=callback_token)
+        outcome = super().submit(request, upstream_model=upstream_model, ticket=ticket)
         match fault:
             case "answer lost":
                 return Unknown("chaos: the answer was lost")
@@ -56,18 +59,18 @@ class UnreliableAdapter(SandboxAdapter):
                 raise ConnectionResetError("chaos: broken off after the job was taken")
         return outcome
 
-    def fetch_many(self, upstream_ids: Sequence[str]) -> Mapping[str, Progress]:
+    def fetch_many(self, refs: Sequence[Ref]) -> Mapping[str, Progress]:
         """Answer, or break off, or say what nobody can read."""
-        found = super().fetch_many(upstream_ids)
+        found = super().fetch_many(refs)
         if _goes_wrong():
             raise ConnectionResetError("chaos: broken off")
         return {name: Unreadable("chaos: unreadable") if _goes_wrong() else told for name, told in found.items()}
 
-    def recover(self, *, callback_token_digest: bytes) -> Accepted | None:
+    def recover(self, lost: Lost) -> Sequence[Accepted]:
         """Tell the truth, or break off; a provider that denies a job it has cannot be helped."""
         if _goes_wrong():
             raise ConnectionResetError("chaos: broken off")
-        return super().recover(callback_token_digest=callback_token_digest)
+        return super().recover(lost)
 
     def download(self, url: str, destination: Path, *, max_bytes: int) -> None:
         """Deliver, or break off half-way."""

@@ -25,8 +25,15 @@ from tests.chaos.servers import FILE
 from tests.local_system import LocalSystem
 
 # The word that tells each program of the Procfile apart in its command line.
-_PROGRAMS = {"web": "gunicorn", "worker": "io@%h", "deliver": "deliver@%h", "media": "media@%h", "beat": "beat"}
-WORKERS = ("worker", "deliver", "media")
+_PROGRAMS = {
+    "web": "gunicorn",
+    "worker": "io@%h",
+    "poll": "poll@%h",
+    "deliver": "deliver@%h",
+    "media": "media@%h",
+    "beat": "beat",
+}
+WORKERS = ("worker", "poll", "deliver", "media")
 
 
 class HurtSystem:

@@ -159,6 +159,7 @@ def test_a_hanging_host_does_not_hold_up_what_becomes_due_meanwhile(
                 "work": deliveries.attempt,
                 "concurrency": 4,
                 "budget": 1.5,
+                "longest": 1.5,
             },
         )
         drain.start()

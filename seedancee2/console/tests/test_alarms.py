@@ -16,7 +16,7 @@ from generations import costs, lifecycle, reconciliation, runner
 from generations.models import Generation
 from generations.tests.factories import create_generation, funded_organization
 from generations.tests.pipeline import route_live_traffic_to_sandbox, run, run_to_end
-from providers import jobs
+from providers import claims, jobs
 from providers.adapters.base import DownloadError, Unknown
 from providers.adapters.sandbox import SandboxAdapter
 from seedancee2.console import alarms
@@ -98,7 +98,7 @@ def test_a_submission_of_unknown_outcome_is_counted_while_it_is_looked_for(
     assert "'event': 'submit_outcome_unknown'" in caplog.text
     assert "submissions_unknown" not in figures()
 
-    turned.shift(61)
+    turned.shift(151)
     assert figures()["submissions_unknown"] == 1
     for _ in range(3):
         run("poll")
@@ -108,13 +108,13 @@ def test_a_submission_of_unknown_outcome_is_counted_while_it_is_looked_for(
 
 def test_a_job_that_kills_its_workers_is_counted_before_it_is_parked_and_after(turned, generation, figures, caplog):
     for _ in range(alarms.OFTEN + 1):
-        jobs.claim_due("submit", 1)
-        turned.shift(jobs.LEASE)
+        claims.claim_queued(1)
+        turned.shift(claims.LEASE)
     assert figures()["jobs_claimed_often"] == 1
 
     for _ in range(jobs.MAX_CLAIMS - alarms.OFTEN - 1):
-        jobs.claim_due("submit", 1)
-        turned.shift(jobs.LEASE)
+        claims.claim_queued(1)
+        turned.shift(claims.LEASE)
     assert "jobs_parked" not in figures()
     run("submit")
     assert "'event': 'job_parked'" in caplog.text
@@ -144,10 +144,12 @@ def test_an_output_that_was_lost_is_our_cost(turned, generation, figures, monkey
         raise DownloadError("404", is_final=True)
 
     monkeypatch.setattr(SandboxAdapter, "download", gone)
+    monkeypatch.setattr(runner, "OUTPUT_PATIENCE", dt.timedelta())
     assert run_to_end(turned, generation).status == "failed"
 
     assert "'event': 'output_lost'" in caplog.text
-    assert figures()["uncharged_successes lost"] == 1
+    # Each provider that was tried made one and may want its money.
+    assert figures()["uncharged_successes lost"] == runner.MAX_FAILURES
     assert "uncharged_successes late" not in figures()
 
 
@@ -194,7 +196,7 @@ def test_a_beat_that_is_away_is_told_within_two_minutes(turned, client, figures)
     turned.shift(heartbeats.FRESH_SECONDS + 1)
 
     assert figures()["part_seen_seconds beat"] == pytest.approx(heartbeats.FRESH_SECONDS + 1, abs=1)
-    for part in (heartbeats.WORKER, heartbeats.DELIVER, heartbeats.MEDIA):
+    for part in (heartbeats.WORKER, heartbeats.POLL, heartbeats.DELIVER, heartbeats.MEDIA):
         heartbeats.note(part)
     assert list(client.get("/readyz").json()["missing"]) == ["beat"]
 
@@ -241,6 +243,6 @@ def _logged() -> set[str]:
     return found
 
 
-def test_a_look_is_a_dozen_statements(turned, generation, django_assert_num_queries):
-    with django_assert_num_queries(12):
+def test_a_look_is_few_statements_however_many_rows_there_are(turned, generation, django_assert_num_queries):
+    with django_assert_num_queries(14):
         list(alarms.Alarms().collect())

@@ -24,8 +24,8 @@ def test_readyz_names_what_is_missing(client):
     reply = client.get("/readyz")
 
     assert reply.status_code == 503
-    assert sorted(json.loads(reply.content)["missing"]) == ["deliver", "media"]
-    for part in (heartbeats.DELIVER, heartbeats.MEDIA):
+    assert sorted(json.loads(reply.content)["missing"]) == ["deliver", "media", "poll"]
+    for part in (heartbeats.POLL, heartbeats.DELIVER, heartbeats.MEDIA):
         heartbeats.note(part)
     assert client.get("/readyz").json() == {"status": "ok", "missing": {}}
 

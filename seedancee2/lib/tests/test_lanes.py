@@ -1,5 +1,6 @@
 """Lanes: rows are worked on side by side, leases renewed, and one bad row harms no other."""
 
+import itertools
 import mmap
 import os
 import threading
@@ -113,3 +114,16 @@ def test_children_hear_that_their_worker_is_told_to_stop(monkeypatch: pytest.Mon
 
     assert os.read(reading, 5) == b"heard"
     assert os.waitpid(child, 0)[1] == 0
+
+
+def test_rows_without_end_leave_the_process_to_others_when_the_budget_is_over():
+    seconds = itertools.cycle((0.01, 0.01, 0.2))
+
+    def claim(limit: int) -> list[float]:
+        return [next(seconds) for _ in range(limit)]
+
+    started = time.monotonic()
+    count = lanes.drain("test", claim=claim, work=time.sleep, concurrency=4, budget=0.5, longest=60.0)
+
+    assert count > 4
+    assert time.monotonic() - started < 20

@@ -1,6 +1,7 @@
 """Prepare the local machine: a demo organization, keys, a staff member and live routes on the sandbox."""
 
 import json
+import os
 import secrets as random_secrets
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from django.core.management.base import BaseCommand, CommandError, CommandParser
 
 from accounts import keys
 from accounts.models import ApiKey, Membership, User
+from providers import channels, health, presets
 from providers.models import Channel, Route
 from seedancee2.api.errors import InvalidApiKey
 from seedancee2.console import provisioning
@@ -17,6 +19,7 @@ from webhooks import secrets
 
 ORGANIZATION = "demo"
 CREDITS = 100_000
+_EMULATOR_SUFFIX = "-emulator"
 STAFF_EMAIL = "staff@seedancee2.local"
 
 
@@ -26,6 +29,13 @@ class Command(BaseCommand):
     def add_arguments(self, parser: CommandParser) -> None:
         """Declare the command's arguments."""
         parser.add_argument("--previous", type=Path, help="var/run.json of an earlier run.")
+        parser.add_argument(
+            "--emulator",
+            action="append",
+            default=[],
+            metavar="NAME",
+            help="Send live traffic to this emulated provider; EMULATOR_<NAME> holds its address and key.",
+        )
         parser.add_argument("--json", action="store_true", help="Print one JSON object on the last line.")
 
     def handle(self, *args: Any, **options: Any) -> None:
@@ -34,7 +44,7 @@ class Command(BaseCommand):
             raise CommandError("prepare_local is for a local machine; set LOCAL_MODE=true if this is one.")
         previous = _read(options["previous"])
         organization = provisioning.ensure_organization(name=ORGANIZATION)
-        _route_live_traffic_to_sandbox()
+        _route_live_traffic(options["emulator"])
         facts = {
             "api_key": _key(previous.get("api_key", ""), ApiKey.Mode.LIVE),
             "test_key": _key(previous.get("test_key", ""), ApiKey.Mode.TEST),
@@ -88,11 +98,37 @@ def _staff_password(previous: str) -> str:
     return password
 
 
-def _route_live_traffic_to_sandbox() -> None:
-    if Route.objects.filter(traffic=Route.Traffic.LIVE, is_active=True).exists():
-        return
+def _route_live_traffic(emulators: list[str]) -> None:
+    """Send live traffic to the emulated providers of this run, or else to the sandbox while there is nothing better."""
+    live = Route.objects.filter(traffic=Route.Traffic.LIVE)
+    # Emulators of earlier runs are gone; what staff made by hand stays as it is.
+    live.filter(channel__name__endswith=_EMULATOR_SUFFIX).update(is_active=False)
     sandbox = Channel.objects.get(name="sandbox")
-    for model in Route.objects.filter(channel=sandbox, traffic=Route.Traffic.TEST).values_list("model", flat=True):
-        Route.objects.get_or_create(
-            model=model, traffic=Route.Traffic.LIVE, channel=sandbox, upstream_model=f"sandbox-{model}"
-        )
+    for name in emulators:
+        _route_to_emulator(name)
+    if emulators:
+        live.filter(channel=sandbox).update(is_active=False)
+    elif not live.filter(is_active=True).exists():
+        for model in Route.objects.filter(channel=sandbox, traffic=Route.Traffic.TEST).values_list("model", flat=True):
+            live.update_or_create(
+                model=model,
+                channel=sandbox,
+                upstream_model=f"sandbox-{model}",
+                defaults={"is_active": True},
+                create_defaults={"is_active": True, "traffic": Route.Traffic.LIVE},
+            )
+
+
+def _route_to_emulator(name: str) -> None:
+    base_url, _, key = os.environ[f"EMULATOR_{name.upper()}"].partition(" ")
+    preset = presets.emulated(name, origin=base_url)
+    channel = Channel.objects.filter(name=name + _EMULATOR_SUFFIX).first()
+    if channel is None:
+        channel = presets.install(name=name + _EMULATOR_SUFFIX, preset=preset, credential=key)
+    else:
+        channels.set_credential(channel=channel, credential=key)
+    Channel.objects.filter(pk=channel.pk).update(
+        base_url=preset.base_url, options=dict(preset.options), output_hosts=["127.0.0.1"]
+    )
+    health.reset(channel)
+    channel.routes.update(is_active=True)
