@@ -1,6 +1,6 @@
 """How fast are due jobs claimed? Run: python -m bench.claims [ROWS] [SECONDS].
 
-pgbench runs the very statement of `providers.jobs.claim_due`, prepared, by eight clients on ROWS due jobs (400,000
+pgbench runs the very statement of `claims.claim_finished`, prepared, by eight clients on ROWS due jobs (400,000
 unless told): one job at a time, then fifty; beside it, as a measure of the machine, an update of one row by its key.
 """
 
@@ -19,11 +19,14 @@ CLIENTS = 8
 BATCH = 50
 
 _JOBS = """
-    INSERT INTO providers_upstreamjob (reference, number, model, traffic, request, status, upstream_model, upstream_id,
-                                       error_class, error_reason, error_detail, created_at, deadline_at, due_at,
-                                       claim_count, poll_count)
-    SELECT 'vid_' || lpad(n::text, 26, '0'), 1, 'mini', 'live', '{{"prompt": "waves"}}', 'queued', '', '', '', '', '',
-           now(), now() + interval '1 hour', now() - interval '1 hour' + n * interval '1 millisecond', 0, 0
+    INSERT INTO providers_upstreamjob (owner, reference, number, model, traffic, request, status, upstream_model,
+                                       upstream_id, upstream_urls, hinted_id, is_final, error_class, error_reason,
+                                       error_detail, created_at, finished_at, deadline_at, due_at, claim_count,
+                                       poll_count, odd_count)
+    SELECT '1', 'vid_' || lpad(n::text, 26, '0'), 1, 'mini', 'live', '{{"prompt": "waves"}}', 'failed', '',
+           '', '{{}}', '', false, '', '',
+           '', now(), now(), now() + interval '1 hour', now() - interval '1 hour' + n * interval '1 millisecond', 0,
+           0, 0
       FROM generate_series(1, {rows}) n
 """
 
@@ -82,7 +85,7 @@ def _claim() -> str:
     """Return the statement of a claim, with its values written into it."""
     from django.db import connection
 
-    from providers import jobs
+    from providers import claims
 
     found: list[str] = []
 
@@ -92,7 +95,7 @@ def _claim() -> str:
         return result
 
     with connection.execute_wrapper(note):
-        jobs.claim_due("submit", 123_457)
+        claims.claim_finished(123_457)
     text = " ".join(found[0].split())
     assert "LIMIT 123457" in text, text
     # The two moments of the call, so that they move with the clock: the lease's end, and now.
