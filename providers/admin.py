@@ -1,6 +1,7 @@
 """Staff pages of the providers: channels and routes to edit, jobs and calls to look at."""
 
 from typing import Any
+from urllib.parse import urlsplit
 
 from django import forms
 from django.contrib import admin
@@ -52,6 +53,17 @@ class ChannelForm(forms.ModelForm):  # type: ignore[type-arg] # not subscriptabl
         if self.instance.pk and name != self.initial.get("adapter") and self.instance.jobs.exists():
             raise forms.ValidationError("This channel has jobs of another adapter; make a new channel instead.")
         return name
+
+    def clean(self) -> dict[str, Any]:
+        """Let the keys of a channel go to no other host: whoever moves it has to know the new key."""
+        data = super().clean() or self.cleaned_data
+        before, after = (urlsplit(url or "") for url in (self.initial.get("base_url"), data.get("base_url")))
+        if self.instance.pk and (before.scheme, before.netloc) != (after.scheme, after.netloc):
+            if self.instance.jobs.filter(status__in=UpstreamJob.SENT).exists():
+                self.add_error("base_url", "Jobs are under way at the present address; drain the channel first.")
+            elif self.instance.credentials.exists() and not data.get("credential"):
+                self.add_error("credential", "Type the key again: the present one is not sent to another host.")
+        return data
 
 
 class ChannelHealthInline(ReadOnlyInline):

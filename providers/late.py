@@ -55,6 +55,8 @@ def claim_due(limit: int) -> list[UpstreamJob]:
 def look(job: UpstreamJob) -> None:
     """Ask once more what became of a job that was given up, and note a success as ours to pay."""
     now = clock.now()
+    if now >= job.deadline_at + LAST_LOOK:
+        UpstreamJob.objects.filter(pk=job.pk).update(watch_at=None)  # first, for a look that breaks is the last too
     adapter = jobs.open_adapter(job)
     lanes.release_connections()
     ref = jobs.ref(job) if job.upstream_id else Ref(job.hinted_id, job.upstream_model)
@@ -66,7 +68,7 @@ def look(job: UpstreamJob) -> None:
         if one.update(late_at=now, watch_at=None, upstream_id=upstream_id):
             jobs.record_calls(job, adapter.exchanges, now)
             log.error("late_success", task_id=job.reference, job=str(job), upstream_id=upstream_id)
-    elif isinstance(progress, Failed) or now >= job.deadline_at + LAST_LOOK:
+    elif isinstance(progress, Failed):
         one.update(watch_at=None)
     elif isinstance(progress, Pending):
         adapter.cancel(ref)  # one that fell silent could not be stopped when it was given up
