@@ -105,6 +105,8 @@ def _recorded(call: Callable[[int], str]) -> list[str]:
     script = [sql.replace(f"'{reference}'", _REFERENCE) for sql in sqls]
     assert all(_REFERENCE in sql for sql in script), script
     assert any(str(RECORDED) in sql for sql in script), script
+    # The job's owner is the account's number as text.
+    script = [sql.replace(f"'{RECORDED}'", "(:account)::bigint::text") for sql in script]
     return ["BEGIN", *(sql.replace(str(RECORDED), ":account") for sql in script), "COMMIT"]
 
 
