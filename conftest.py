@@ -40,6 +40,16 @@ def _empty_tables(self: TransactionTestCase) -> None:
         cursor.execute("SET session_replication_role = origin")
 
 
+@pytest.fixture(autouse=True)
+def _forget_what_was_read() -> None:
+    """Models and rates are read once a second, and another test may have changed them within that."""
+    from billing import rates
+    from generations import catalog
+
+    catalog._by_name.cache_clear()
+    rates._by_model.cache_clear()
+
+
 @pytest.fixture(autouse=True, scope="session")
 def _keep_reference_rows() -> None:
     TransactionTestCase._fixture_teardown = _empty_tables  # type: ignore[attr-defined] # private, and the one seam Django has

@@ -1,6 +1,13 @@
-"""Rates: credits a second for a model and a resolution, versioned by date."""
+"""Rates: credits a second for a model and a resolution, versioned by date.
+
+Every creation asks for one, so a process reads them at most once a second, those of later dates included: each takes
+effect at its moment, and one that is entered with a moment past a second later.
+"""
 
 import datetime as dt
+import functools
+import time
+from collections import defaultdict
 
 from billing.models import Rate
 
@@ -15,12 +22,16 @@ def in_effect(*, model: str, resolution: str, at: dt.datetime) -> int:
     Raises:
         NoRate: there is none.
     """
-    rate = (
-        Rate.objects.filter(model=model, resolution=resolution, effective_at__lte=at)
-        .order_by("-effective_at")
-        .values_list("credits_per_second", flat=True)
-        .first()
-    )
-    if rate is None:
-        raise NoRate(f"No rate is in effect for {model} at {resolution}.")
-    return rate
+    for rate in _by_model(int(time.monotonic())).get((model, resolution), []):
+        if rate.effective_at <= at:
+            return rate.credits_per_second
+    raise NoRate(f"No rate is in effect for {model} at {resolution}.")
+
+
+@functools.lru_cache(maxsize=1)
+def _by_model(_second: int) -> dict[tuple[str, str], list[Rate]]:
+    """Read all rates; those of one model and resolution with the latest first."""
+    found = defaultdict(list)
+    for rate in Rate.objects.order_by("-effective_at"):
+        found[rate.model, rate.resolution].append(rate)
+    return dict(found)

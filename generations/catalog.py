@@ -1,8 +1,13 @@
-"""The models that customers can name (public page, "Public Models")."""
+"""The models that customers can name (public page, "Public Models").
 
-from django.db.models import Q
+Every creation asks for one twice, so a process reads the names at most once a second: a model that was switched off is
+refused a second later.
+"""
 
-from generations.models import PublicModel
+import functools
+import time
+
+from generations.models import ModelAlias, PublicModel
 from seedancee2.api.errors import ModelNotFound
 
 
@@ -13,9 +18,7 @@ def active_models() -> list[PublicModel]:
 
 def find(name: str) -> PublicModel | None:
     """Return the active model of this name, or of this old name; None where there is none."""
-    found = PublicModel.objects.filter(Q(name=name) | Q(aliases__alias=name), is_active=True).distinct()
-    by_name = {model.name: model for model in found}
-    return by_name.get(name) or next(iter(by_name.values()), None)
+    return _by_name(int(time.monotonic())).get(name)
 
 
 def resolve(name: str) -> PublicModel:
@@ -28,3 +31,10 @@ def resolve(name: str) -> PublicModel:
     if model is None:
         raise ModelNotFound
     return model
+
+
+@functools.lru_cache(maxsize=1)
+def _by_name(_second: int) -> dict[str, PublicModel]:
+    models = {model.name: model for model in active_models()}
+    old = {alias.alias: models[alias.model_id] for alias in ModelAlias.objects.filter(model__in=models)}
+    return old | models

@@ -38,6 +38,7 @@ GRACE = dt.timedelta(seconds=120)  # and how much time must have passed
 AT_ONCE = 12  # submissions to one channel in one process: a slow one must leave threads to the others
 _HERE_FULL_PAUSE = 1.0  # seconds
 _TAKEN_PAUSE = 0.2  # seconds
+_PLACE_PATIENCE = 2.0  # seconds
 DATABASE_TRIES, DATABASE_PAUSE_SECONDS = 10, 1.0
 
 _under_way: Counter[int] = Counter()
@@ -237,11 +238,19 @@ def _tag(digest: bytes) -> str:
     return digest.hex()[:32]
 
 
-@contextmanager
-def _place(channel: Channel) -> Iterator[bool]:
+def _take_place(channel: Channel) -> bool:
     with _lock:
         has_place = _under_way[channel.pk] < AT_ONCE
         _under_way[channel.pk] += has_place
+        return has_place
+
+
+@contextmanager
+def _place(channel: Channel) -> Iterator[bool]:
+    # Others are mostly done within a moment; who is put off waits for the next sweep, or for ever without a beat.
+    end = time.monotonic() + _PLACE_PATIENCE
+    while not (has_place := _take_place(channel)) and time.monotonic() < end:
+        time.sleep(0.05)
     try:
         yield has_place
     finally:

@@ -368,7 +368,6 @@ def test_outcome_is_unknown_and_nothing_is_sent_twice(
         Answer(500, b'{"detail": "No."}'),
         Answer(503, b'{"request_id": "r-1"}'),
         Answer(408, b'{"detail": "No."}'),
-        Answer(403, b"<html>"),
         Answer(302, b'{"request_id": "r-1"}', {"Location": "http://127.0.0.1:1/"}),
         # A refusal that names a request is none.
         Answer(422, b'{"request_id": "r-1", "detail": "No."}'),

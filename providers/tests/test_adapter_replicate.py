@@ -360,7 +360,7 @@ def test_outcome_is_unknown_and_nothing_is_sent_twice(
         *(Answer(status, b'{"detail": "No."}') for status in (300, 302, 408, 499, 500, 503)),
         # Who refuses in another shape is not the provider.
         *(Answer(status, b'{"error": "no"}') for status in (400, 401, 404, 429)),
-        *(Answer(403, body) for body in (b"<html>", b"", b'{"detail": null}', b'{"detail": ["no"]}')),
+        *(Answer(403, body) for body in (b'{"detail": null}', b'{"detail": ["no"]}')),
         # A refusal that names a prediction is none.
         Answer(402, json.dumps({"id": ID, "detail": "No."}).encode()),
         Answer(503, json.dumps({"id": ID}).encode()),
