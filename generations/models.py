@@ -82,8 +82,10 @@ class Generation(models.Model):
     OPEN = (Status.PENDING, Status.PROCESSING)
 
     public_id = models.CharField(max_length=40, primary_key=True)
-    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="generations")
-    api_key = models.ForeignKey(ApiKey, null=True, blank=True, on_delete=models.PROTECT, related_name="+")
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, db_index=False, related_name="generations")
+    api_key = models.ForeignKey(
+        ApiKey, null=True, blank=True, on_delete=models.PROTECT, db_index=False, related_name="+"
+    )
     is_test = models.BooleanField(default=False)
     model = models.CharField(max_length=40)
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.PENDING)

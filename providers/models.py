@@ -171,8 +171,12 @@ class UpstreamJob(models.Model):
     request = models.JSONField()
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.QUEUED)
 
-    channel = models.ForeignKey(Channel, null=True, blank=True, on_delete=models.PROTECT, related_name="jobs")
-    credential = models.ForeignKey(Credential, null=True, blank=True, on_delete=models.PROTECT, related_name="jobs")
+    channel = models.ForeignKey(
+        Channel, null=True, blank=True, on_delete=models.PROTECT, db_index=False, related_name="jobs"
+    )
+    credential = models.ForeignKey(
+        Credential, null=True, blank=True, on_delete=models.PROTECT, db_index=False, related_name="jobs"
+    )
     upstream_model = models.CharField(max_length=120, blank=True)
     upstream_id = models.CharField(max_length=200, blank=True)
     upstream_urls = models.JSONField(default=dict, blank=True)
