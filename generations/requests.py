@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from rest_framework.exceptions import ValidationError
+
 from generations import catalog
 from generations.models import PublicModel
 from generations.serializers import DEFAULTS, CreateSerializer, InputSerializer
@@ -15,7 +17,10 @@ from seedancee2.api.fields import sentences
 MAX_PROBLEMS = 20
 _MAX_KEYS_COMPARED = 200  # unknown keys of one object that are compared with the real ones letter by letter
 
-_TOP_FIELDS = tuple(CreateSerializer().fields)
+# One for all requests and threads: checking changes nothing in it, and making it copies every field.
+_SERIALIZER = CreateSerializer()
+
+_TOP_FIELDS = tuple(_SERIALIZER.fields)
 _INPUT_FIELDS = tuple(InputSerializer().fields)
 _PAGE_ORDER = ["model", "input", *(f"input.{name}" for name in _INPUT_FIELDS), "callback_url", "metadata"]
 
@@ -44,9 +49,12 @@ class CreateRequest:
 
 def read(body: Mapping[str, Any]) -> CreateRequest:
     """Check a create body against the page's tables and the catalog; an unknown model is nobody's problem here."""
-    serializer = CreateSerializer(data=body)
-    found = [] if serializer.is_valid() else list(sentences(serializer.errors))
-    values: Mapping[str, Any] = serializer.validated_data if not found else {}
+    values: Mapping[str, Any] = {}
+    found: list[tuple[str, str]] = []
+    try:
+        values = _SERIALIZER.run_validation(body)
+    except ValidationError as error:
+        found = list(sentences(error.detail))
     name, model = _model(body)
     found.extend(_model_problems(body, model, {path for path, _ in found}))
     ignored: list[str] = []

@@ -17,6 +17,9 @@ log = structlog.get_logger(__name__)
 
 PAUSE_AFTER_FAILURE = 2.0  # seconds in which nothing is published after the broker failed
 EXPIRY = 10  # seconds after which a wake-up is worth nothing
+# Seconds between two rounds of publishing: the first wake-up goes out at once, those that follow it closely are one.
+# Publishing takes as long as writing a task's rows, and the thread that does it has the interpreter meanwhile.
+BREATH = 0.05
 
 _waiting: set[str] = set()  # added to by any thread, emptied by the publisher
 _is_work = threading.Event()
@@ -53,6 +56,7 @@ def _publish_for_ever() -> None:
         _is_work.clear()
         while _waiting:
             _publish(_waiting.pop())
+        time.sleep(BREATH)
 
 
 def _publish(task_name: str) -> None:
