@@ -1,6 +1,7 @@
 """Connections to PostgreSQL that do not wait for ever: a frozen server or a lost network sends no error of its own."""
 
 import contextlib
+import select
 import time
 from collections.abc import Iterator
 from contextvars import ContextVar
@@ -12,6 +13,7 @@ from django.db import DatabaseError, connection
 from psycopg.pq import TransactionStatus
 
 _SUSPICIOUS_SECONDS: Final = 0.2
+_FRESH_SECONDS: Final = 1.0
 
 _allowed: ContextVar[float | None] = ContextVar("allowed", default=None)  # seconds, inside `patience` only
 
@@ -25,6 +27,17 @@ class PatientConnection(psycopg.Connection[Any]):
 
     _silence_at: ClassVar[float] = 0.0
     _answered_at = 0.0
+
+    def execute(self, query: Any, *arguments: Any, **options: Any) -> psycopg.Cursor[Any]:
+        """Execute a query; the pool's check, an empty one, only where the server may have gone since its last word.
+
+        The check costs as much as any statement, at every request. A server that ends closes its connections, and each
+        then has something to be read; one that falls silent shows within the second, or by another's `wait`.
+        """
+        is_fresh = time.monotonic() - self._answered_at < _FRESH_SECONDS and self._answered_at > self._silence_at
+        if query == "" and is_fresh and not select.select([self], [], [], 0)[0]:
+            return self.cursor()
+        return super().execute(query, *arguments, **options)
 
     def wait(self, gen: Any, interval: float = 0.1, timeout: float | None = None) -> Any:
         """Run one operation; where the server does not answer in time, close the connection.
