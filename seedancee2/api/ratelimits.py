@@ -18,12 +18,15 @@ from seedancee2.api.errors import RateLimitExceeded
 
 log = structlog.get_logger(__name__)
 
-PAUSE_AFTER_FAILURE = 5.0  # seconds in which Redis is not asked again, so that a frozen one does not slow every request
-_TIMEOUT = 0.2  # seconds that a request may wait for Redis
+# Seconds in which Redis is not asked again after two failures, so that a frozen one does not slow every request; one
+# failure alone may be a hiccup, and limits nobody for a single request only.
+PAUSE_AFTER_FAILURE = 5.0
+_TIMEOUT = 0.07  # seconds that a request may wait for Redis
 
 passed_unlimited = Counter("seedancee2_requests_passed_unlimited", "Requests that passed because Redis was away.")
 
 _asked_again_at = 0.0  # 0 while Redis answers
+_failed_at = -math.inf
 _failure_lock = threading.Lock()
 
 
@@ -87,10 +90,13 @@ def _is_asked() -> bool:
 
 
 def _note(*, is_away: bool) -> None:
-    global _asked_again_at
+    global _asked_again_at, _failed_at
     if is_away or _asked_again_at:
         with _failure_lock:
-            _asked_again_at = time.monotonic() + PAUSE_AFTER_FAILURE if is_away else 0.0
+            now = time.monotonic()
+            is_second = now - _failed_at < 2 * PAUSE_AFTER_FAILURE
+            _asked_again_at = now + PAUSE_AFTER_FAILURE if is_away and is_second else 0.0
+            _failed_at = now if is_away else -math.inf
 
 
 @functools.cache
