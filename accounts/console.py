@@ -1,5 +1,7 @@
 """What every console page shares: a signed-in person, and the one of their organizations that the page is about."""
 
+import contextlib
+import functools
 from typing import Any, ClassVar
 
 from django.conf import settings
@@ -9,6 +11,7 @@ from django.db.models.functions import Lower
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import render
+from django.urls import NoReverseMatch, reverse
 from django.utils.cache import add_never_cache_headers
 from django.views import View
 
@@ -16,6 +19,31 @@ from accounts import roles
 from accounts.models import Membership, User
 
 SESSION_KEY = "console_organization"
+
+_P = roles.Permission
+# The console's sections in the order of its tabs: name, title, name of the address, and who sees it.
+SECTIONS = (
+    ("home", "Home", "console-home", _P.VIEW),
+    ("tasks", "Tasks", "console-tasks", _P.VIEW),
+    ("playground", "Playground", "console-playground", _P.GENERATE),
+    ("keys", "API keys", "console-keys", _P.VIEW),
+    ("usage", "Usage", "console-usage", _P.VIEW),
+    ("billing", "Billing", "console-billing", _P.VIEW_BILLING),
+    ("webhooks", "Webhooks", "console-webhooks", _P.VIEW),
+    ("members", "Members", "console-members", _P.VIEW),
+    ("audit", "Audit log", "console-audit", _P.VIEW_AUDIT),
+    ("settings", "Settings", "console-settings", _P.CHANGE_SETTINGS),
+)
+
+
+@functools.cache
+def _addresses() -> dict[str, str]:
+    """Tell where each section is; one that no application serves yet has no tab."""
+    found = {}
+    for name, _, address, _ in SECTIONS:
+        with contextlib.suppress(NoReverseMatch):
+            found[name] = reverse(address)
+    return found
 
 
 def memberships_of(user: User) -> list[Membership]:
@@ -75,8 +103,14 @@ class ConsoleView(View):
 
     def page(self, template: str, **context: Any) -> HttpResponse:
         """Render a console page."""
+        addresses = _addresses()
         shared = {
             "section": self.section,
+            "sections": [
+                (name, title, addresses[name])
+                for name, title, _, permission in SECTIONS
+                if name in addresses and self.may(permission)
+            ],
             "membership": self.membership,
             "memberships": self.memberships,
             "organization": self.membership.organization,

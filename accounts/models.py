@@ -156,3 +156,44 @@ class ApiKey(models.Model):
     def masked(self) -> str:
         """Show as much of the key as helps to tell it from others."""
         return f"…{self.last_four}" if self.is_imported else f"sk_seedancee2_{self.mode}_…{self.last_four}"
+
+
+class AuditEntry(models.Model):
+    """Who did what, when and from where, with what was before and after; written once and never changed."""
+
+    organization = models.ForeignKey(
+        Organization, null=True, blank=True, on_delete=models.PROTECT, db_index=False, related_name="audit_entries"
+    )
+    actor = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL, db_index=False, related_name="+")
+    actor_name = models.CharField(max_length=254, help_text="The e-mail address at that time, or `system`.")
+    is_by_staff = models.BooleanField(default=False)
+    action = models.CharField(max_length=60)
+    target = models.CharField(max_length=300)
+    before = models.JSONField(default=dict, blank=True)
+    after = models.JSONField(default=dict, blank=True)
+    reason = models.CharField(max_length=500, blank=True)
+    address = models.GenericIPAddressField(null=True, blank=True)
+    created_at = models.DateTimeField(default=clock.now, editable=False)
+
+    class Meta:
+        verbose_name_plural = "audit entries"
+        indexes = [models.Index(F("organization"), F("id").desc(), name="accounts_audit_of_org")]
+        triggers = [
+            pgtrigger.Protect(name="never_deleted", operation=pgtrigger.Delete),
+            pgtrigger.Trigger(
+                name="never_truncated",
+                level=pgtrigger.Statement,
+                when=pgtrigger.Before,
+                operation=pgtrigger.Truncate,
+                func="RAISE EXCEPTION 'The audit log is append-only: it cannot be truncated.';",
+            ),
+            # A person who is deleted leaves their entries, which name them still.
+            pgtrigger.Protect(
+                name="never_rewritten",
+                operation=pgtrigger.Update,
+                condition=pgtrigger.AnyChange(exclude=["actor"]),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.action} {self.target}"

@@ -1,0 +1,71 @@
+"""The audit log: who did what in an organization, with what was before and after; it only ever grows."""
+
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from typing import Any, Final
+
+from allauth.account.adapter import get_adapter
+from django.core.exceptions import PermissionDenied
+from django.http import HttpRequest
+from django.http.response import HttpResponseBase
+
+from accounts.models import AuditEntry, User
+
+# Set by the middleware; there is none in commands and workers.
+_request: ContextVar[HttpRequest | None] = ContextVar("request", default=None)
+
+SYSTEM: Final = "system"
+
+
+def note(
+    *,
+    organization_id: int | None,
+    actor: User | None,
+    action: str,
+    target: str,
+    before: Mapping[str, Any] | None = None,
+    after: Mapping[str, Any] | None = None,
+    reason: str = "",
+) -> AuditEntry:
+    """Write one entry in the caller's transaction, beside what it tells of.
+
+    `action` reads `noun.verb`, such as `key.issued`; `before` and `after` hold only what changed, and never a secret.
+    Without an organization the entry is the staff's alone.
+    """
+    return AuditEntry.objects.create(
+        organization_id=organization_id,
+        actor=actor,
+        actor_name=actor.email if actor else SYSTEM,
+        is_by_staff=bool(actor and actor.is_staff),
+        action=action,
+        target=target,
+        before=dict(before or {}),
+        after=dict(after or {}),
+        reason=reason,
+        address=_client_address(_request.get()),
+    )
+
+
+class AuditMiddleware:
+    """Remembers the request, so that an entry it writes has the client's address."""
+
+    def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
+        self.get_response = get_response
+
+    def __call__(self, request: HttpRequest) -> HttpResponseBase:
+        """Serve the request."""
+        token = _request.set(request)
+        try:
+            return self.get_response(request)
+        finally:
+            _request.reset(token)
+
+
+def _client_address(request: HttpRequest | None) -> str | None:
+    if request is None:
+        return None
+    # The proxies that may be believed are counted in one setting, for the limits of sign-in and for this.
+    try:
+        return str(get_adapter().get_client_ip(request))
+    except PermissionDenied:  # no address at all, as behind a socket of the file system
+        return None
