@@ -1,5 +1,6 @@
 """Wake-ups: what waits for the broker, and what waits for nothing."""
 
+import itertools
 import threading
 import time
 
@@ -32,3 +33,21 @@ def test_a_wake_up_outlives_a_broker_that_fails_and_many_are_one(monkeypatch):
     while not sent and time.monotonic() < end:
         time.sleep(0.02)
     assert sent == ["tests.nothing"]
+
+
+def test_wake_ups_close_together_are_published_at_most_once_a_breath_and_the_last_is_not_lost(monkeypatch):
+    sent_at: list[float] = []
+    asked_at = 0.0
+    monkeypatch.setattr(current_app, "send_task", lambda name, **options: sent_at.append(time.monotonic()))
+
+    began = time.monotonic()
+    while time.monotonic() < began + 6 * wakeups.BREATH:
+        wakeups.wake("tests.often")
+        asked_at = time.monotonic()
+        time.sleep(0.001)
+
+    end = time.monotonic() + 5
+    while (not sent_at or sent_at[-1] < asked_at) and time.monotonic() < end:
+        time.sleep(0.02)
+    assert sent_at[-1] >= asked_at
+    assert all(later - earlier >= wakeups.BREATH for earlier, later in itertools.pairwise(sent_at))
