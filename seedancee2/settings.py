@@ -319,7 +319,13 @@ METRICS_TOKEN = env.str("METRICS_TOKEN", default="")
 SENTRY_DSN = env.str("SENTRY_DSN", default="")
 if SENTRY_DSN:
     import sentry_sdk
+    from sentry_sdk.integrations.stdlib import StdlibIntegration
 
     sentry_sdk.init(
-        dsn=SENTRY_DSN, send_default_pii=False, max_request_body_size="never", include_local_variables=False
+        dsn=SENTRY_DSN,
+        send_default_pii=False,
+        max_request_body_size="never",
+        include_local_variables=False,
+        # It adds headers about us to requests to customers' hosts, and keeps their addresses with the query.
+        disabled_integrations=[StdlibIntegration()],
     )

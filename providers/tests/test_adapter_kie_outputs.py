@@ -295,7 +295,7 @@ def test_outputs_come_from_known_hosts_only(
     with pytest.raises(DownloadError) as caught:
         adapter.download(f"https://{host}/x.mp4", tmp_path / "x", max_bytes=10)
     assert not caught.value.is_final
-    assert asked == [host] * is_allowed
+    assert asked == [f"{host}."] * is_allowed
 
 
 # --- What staff may read. ---

@@ -1,7 +1,7 @@
 """Where a customer may point us: what a URL must look like, and which addresses are on the public internet.
 
-`check` reads the text alone, when a task is created. The client in `seedancee2.lib.http` asks `is_public` about every
-address that the name has at the moment of connecting; only that keeps us out of our own network.
+`check` reads the text alone: when a task is created, and again before each call. The client in `seedancee2.lib.http`
+then asks `is_public` about every address that the name has at that moment; only that keeps us out of our own network.
 """
 
 import ipaddress
@@ -76,7 +76,7 @@ class Destination:
 
     scheme: str
     host: str
-    """ASCII, lower case, without brackets or a final dot."""
+    """ASCII, lower case, without brackets or a final dot; an address in its usual notation."""
     port: int
     target: str
     """Path and query as they go on the wire."""
@@ -87,21 +87,21 @@ class Destination:
         return f"{self.scheme}://{f'[{self.host}]' if ':' in self.host else self.host}:{self.port}"
 
 
-def check(url: str, *, allowed_hosts: Collection[str] | None = None) -> None:
-    """Refuse a URL that could never be called or fetched; asks no name server.
+def check(url: str, *, allowed_hosts: Collection[str] | None = None) -> Destination:
+    """Take a URL apart, and refuse one that could never be called or fetched; asks no name server.
 
     Raises:
         BadDestination: `reason` says in words what is wrong.
     """
     destination = parse(url)
     if is_allowed(destination, allowed_hosts):
-        return
-    labels = destination.host.split(".")
-    if labels[-1] in _PRIVATE_NAMES:
+        return destination
+    if destination.host.rpartition(".")[2] in _PRIVATE_NAMES:
         raise BadDestination(PRIVATE)
-    address = _literal(destination.host)
+    address = literal(destination.host)
     if address is not None and not is_public(address):
         raise BadDestination(PRIVATE)
+    return destination
 
 
 def parse(url: str) -> Destination:
@@ -136,6 +136,14 @@ def parse(url: str) -> Destination:
         port=port or _DEFAULT_PORTS[parts.scheme],
         target=path + query,
     )
+
+
+def literal(host: str) -> Address | None:
+    """Return the address that a destination's host is, or None where it is a name."""
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
 
 
 def is_public(address: Address) -> bool:
@@ -186,9 +194,7 @@ def _host(netloc: str, host: str) -> str:
     host = host.lower().removesuffix(".")
     if len(host) > 253 or not all(_is_label(label) for label in host.split(".")):
         raise BadDestination(BAD_HOST)
-    if _ENDS_IN_NUMBER.fullmatch(host) and _literal(host) is None:
-        raise BadDestination(BAD_HOST)
-    return host
+    return _usual_notation(host) if _ENDS_IN_NUMBER.fullmatch(host) else host
 
 
 def _is_label(label: str) -> bool:
@@ -202,14 +208,12 @@ def _is_label(label: str) -> bool:
         return False
 
 
-def _literal(host: str) -> Address | None:
-    # inet_aton reads decimal, hexadecimal, octal and shortened notations, as the resolver will.
-    if ":" in host:
-        return ipaddress.IPv6Address(host)
+def _usual_notation(host: str) -> str:
+    # inet_aton reads decimal, hexadecimal, octal and shortened notations, as a resolver would.
     try:
-        return ipaddress.IPv4Address(socket.inet_aton(host))
-    except OSError:
-        return None
+        return str(ipaddress.IPv4Address(socket.inet_aton(host)))
+    except OSError as error:
+        raise BadDestination(BAD_HOST) from error
 
 
 def _split_entry(entry: str) -> tuple[str, int | None]:

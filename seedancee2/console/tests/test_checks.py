@@ -110,6 +110,7 @@ def test_local_mode_is_refused_for_a_public_address(production):
     [
         ({"DEBUG": "true"}, "E001"),
         ({"DATABASE_URL": "sqlite:////tmp/nothing.db"}, "E004"),
+        ({"OUTBOUND_ALLOWED_HOSTS": "10.0.0.1,metadata.internal:80"}, "E005"),
     ],
 )
 def test_no_process_starts_with_unsafe_settings(command, changes, id):

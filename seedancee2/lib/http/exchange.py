@@ -2,14 +2,12 @@
 
 import functools
 import http.client
-import ipaddress
-import queue
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Collection, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, Final, Self
 
 import certifi
@@ -19,16 +17,15 @@ from urllib3.exceptions import HTTPError, ReadTimeoutError, SSLError
 from urllib3.util.ssl_match_hostname import CertificateError
 
 from seedancee2.lib import destinations
-from seedancee2.lib.destinations import Address, Destination
+from seedancee2.lib.destinations import Address
+from seedancee2.lib.http import lookups
 from seedancee2.lib.http.outcomes import Blocked, Kind, TransportFailed
+from seedancee2.lib.http.replies import Meter, MeteredResponse
 
 DNS_SECONDS: Final = 5.0
 CONNECT_SECONDS: Final = 5.0
 _MAX_TRIED_ADDRESSES: Final = 3
 _CHUNK_BYTES: Final = 64 * 1024
-
-# A look-up cannot be interrupted, only left behind; this bounds how many may be left behind at once.
-_lookups = threading.BoundedSemaphore(64)
 
 
 class Exchange:
@@ -36,11 +33,12 @@ class Exchange:
 
     def __init__(self, url: str, deadline_seconds: float, allowed_hosts: Collection[str] | None) -> None:
         try:
-            self.destination = destinations.parse(url)
+            self.destination = destinations.check(url, allowed_hosts=allowed_hosts)
         except destinations.BadDestination as error:
             raise Blocked(error.reason) from error
         self.address = ""
         self.is_sent = False
+        self.meter = Meter()
         self._is_any_address_fine = destinations.is_allowed(self.destination, allowed_hosts)
         self._has_reply = False
         self._is_over = False
@@ -102,6 +100,7 @@ class Exchange:
 
     def chunks(self, response: BaseHTTPResponse, limit: int) -> Iterator[bytes]:
         """Yield the body as it comes, at most `limit` bytes of it."""
+        self.meter.expect(limit)
         while limit > 0:
             with self._translated():
                 chunk = response.read(min(_CHUNK_BYTES, limit), decode_content=False)
@@ -115,23 +114,28 @@ class Exchange:
         """Connect to one of the host's addresses, all of which have been checked."""
         addresses = self._checked_addresses()
         for address in addresses[:_MAX_TRIED_ADDRESSES]:
-            family = socket.AF_INET if address.version == 4 else socket.AF_INET6
             seconds = self._at_most(CONNECT_SECONDS)
-            candidate = socket.socket(family, socket.SOCK_STREAM)
-            try:
+            family = socket.AF_INET if address.version == 4 else socket.AF_INET6
+            with suppress(OSError), ExitStack() as undone:
+                candidate = undone.enter_context(socket.socket(family, socket.SOCK_STREAM))
                 candidate.settimeout(seconds)
                 candidate.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 candidate.connect((str(address), self.destination.port))
                 self._watch(candidate)
-            except OSError:
-                candidate.close()
-                continue
-            self.address = str(address)
-            return candidate
-        raise TransportFailed(Kind.TIMEOUT if self._is_over else Kind.CONNECT, was_sent=False)
+                self.address = str(address)
+                undone.pop_all()
+                return candidate
+        self._at_most(CONNECT_SECONDS)
+        raise TransportFailed(Kind.CONNECT, was_sent=False)
 
     def _checked_addresses(self) -> list[Address]:
-        addresses = _resolve(self.destination, self._at_most(DNS_SECONDS))
+        address = destinations.literal(self.destination.host)
+        if address is not None:
+            addresses = [address]
+        else:
+            # With its final dot a name is looked for as it stands, and not below the search domains of this machine.
+            name = self.destination.host + ("" if self._is_any_address_fine else ".")
+            addresses = lookups.resolve(name, seconds=self._at_most(DNS_SECONDS))
         if not self._is_any_address_fine and not all(map(destinations.is_public, addresses)):
             raise Blocked(destinations.PRIVATE)
         return addresses
@@ -167,7 +171,7 @@ class Exchange:
     def _translated(self) -> Iterator[None]:
         try:
             yield
-        except (OSError, http.client.HTTPException, HTTPError) as error:
+        except (OSError, http.client.HTTPException, HTTPError, CertificateError) as error:
             raise self._failure(error) from error
 
     def _failure(self, error: Exception) -> TransportFailed:
@@ -193,6 +197,8 @@ class _PlainConnection(HTTPConnection):
             exchange.destination.host, exchange.destination.port, timeout=exchange.deadline_seconds, **options
         )
         self._exchange = exchange
+        # http.client calls it as it would call the class.
+        self.response_class = functools.partial(MeteredResponse, meter=exchange.meter)  # type: ignore[assignment] # see above
 
     def _new_conn(self) -> socket.socket:
         return self._exchange.open_socket()
@@ -217,28 +223,6 @@ def _tls_context() -> ssl.SSLContext:
     # The system's authorities, so that SSL_CERT_FILE works, and certifi's for images that ship none.
     context = ssl.create_default_context()
     context.load_verify_locations(certifi.where())
+    # Names stand in the extension made for them (RFC 9525 §6.3); the common name is any text.
+    context.hostname_checks_common_name = False
     return context
-
-
-def _resolve(destination: Destination, seconds: float) -> list[Address]:
-    answers: queue.SimpleQueue[list[str] | None] = queue.SimpleQueue()
-
-    def ask() -> None:
-        try:
-            found = socket.getaddrinfo(destination.host, destination.port, type=socket.SOCK_STREAM)
-            answers.put(list(dict.fromkeys(str(entry[4][0]) for entry in found)))
-        except (OSError, UnicodeError):
-            answers.put(None)
-        finally:
-            _lookups.release()
-
-    if not _lookups.acquire(timeout=seconds):
-        raise TransportFailed(Kind.DNS, was_sent=False)
-    threading.Thread(target=ask, name="resolve", daemon=True).start()
-    try:
-        answer = answers.get(timeout=seconds)
-    except queue.Empty:
-        answer = None
-    if not answer:
-        raise TransportFailed(Kind.DNS, was_sent=False)
-    return [ipaddress.ip_address(address) for address in answer]

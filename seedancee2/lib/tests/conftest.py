@@ -1,4 +1,4 @@
-"""A real server, and name servers that say what a test wants."""
+"""Real servers: one that answers, one that resolves names, one that must not be reached."""
 
 import ipaddress
 import socket
@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from seedancee2.lib.tests.outbound import FakeDNS
+from seedancee2.lib.tests.canaries import Canary
+from seedancee2.lib.tests.nameserver import NameServer, used_by_resolver
 from tests.receivers import Receiver
 
 
@@ -18,24 +19,16 @@ def receiver() -> Iterator[Receiver]:
 
 
 @pytest.fixture
-def dns(monkeypatch: pytest.MonkeyPatch) -> FakeDNS:
-    """Answer every name look-up with these addresses: one list for each look-up in turn, the last for ever."""
+def canary() -> Iterator[Canary]:
+    with Canary() as listening:
+        yield listening
 
-    def answer(*answers: list[str]) -> None:
-        left = list(answers)
 
-        def getaddrinfo(host: Any, port: Any, *args: Any, **kwargs: Any) -> list[Any]:
-            addresses = left.pop(0) if len(left) > 1 else left[0]
-            if not addresses:
-                raise socket.gaierror(socket.EAI_NONAME, "no such name")
-            return [
-                (socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port))
-                for address in addresses
-            ]
-
-        monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
-
-    return answer
+@pytest.fixture
+def nameserver() -> Iterator[NameServer]:
+    """A real name server that the system's own resolver asks."""
+    with NameServer() as server, used_by_resolver(server):
+        yield server
 
 
 @pytest.fixture

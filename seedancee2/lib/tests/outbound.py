@@ -1,6 +1,5 @@
 """Short calls of the outbound client, for its tests."""
 
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -9,8 +8,6 @@ from seedancee2.lib import http
 from seedancee2.lib.http import Reply
 
 LOOPBACK = ["127.0.0.1"]
-
-FakeDNS = Callable[..., None]
 
 
 def get(url: str, **options: Any) -> Reply:

@@ -1,7 +1,5 @@
 """The outbound client against a real server: what it sends, what it reads, when it stops."""
 
-import gzip
-import socket
 import threading
 import time
 from pathlib import Path
@@ -11,7 +9,7 @@ import pytest
 
 from seedancee2.lib import http
 from seedancee2.lib.http import Kind
-from seedancee2.lib.tests.outbound import LOOPBACK, FakeDNS, failure, get
+from seedancee2.lib.tests.outbound import LOOPBACK, failure, get
 from tests.receivers import Answer, Receiver, black_hole
 
 
@@ -37,35 +35,6 @@ def test_request_goes_out_as_given(receiver: Receiver) -> None:
     assert request.headers["content-length"] == "8"
 
 
-def test_redirects_are_not_followed(receiver: Receiver) -> None:
-    receiver.plan("/", Answer(302, headers={"Location": receiver.url("/elsewhere")}))
-
-    assert get(receiver.url("/"), allowed_hosts=LOOPBACK).status_code == 302
-    assert receiver.received("/elsewhere") == []
-
-
-def test_environment_and_netrc_are_ignored(receiver: Receiver, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login me password secret\n")
-    monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
-    with Receiver() as proxy:
-        for name in ("http_proxy", "HTTP_PROXY", "https_proxy", "all_proxy", "ALL_PROXY"):
-            monkeypatch.setenv(name, proxy.url())
-
-        get(receiver.url("/direct"), allowed_hosts=LOOPBACK)
-
-        assert proxy.connection_count == 0
-    [request] = receiver.received("/direct")
-    assert "authorization" not in request.headers
-
-
-def test_nothing_is_decompressed(receiver: Receiver) -> None:
-    bomb = gzip.compress(b"0" * 10_000_000)
-    receiver.plan("/", Answer(body=bomb, headers={"Content-Encoding": "gzip"}))
-
-    assert get(receiver.url(), allowed_hosts=LOOPBACK, max_response_bytes=100_000).body == bomb
-
-
 @pytest.mark.parametrize("has_length", [True, False])
 def test_only_so_many_bytes_are_read(receiver: Receiver, has_length: bool) -> None:
     receiver.plan("/", Answer(body=b"x" * 50_000_000, has_length=has_length))
@@ -84,10 +53,6 @@ def test_body_of_exactly_the_limit_is_not_cut(receiver: Receiver) -> None:
 @pytest.mark.parametrize(
     ("answer", "kind"),
     [
-        (Answer(delay=30), Kind.TIMEOUT),
-        (Answer(header_drip=0.05), Kind.TIMEOUT),
-        (Answer(body=b"x" * 1000, body_drip=0.05), Kind.TOO_SLOW),
-        (Answer(body=b"x" * 1000, body_drip=0.05, has_length=False), Kind.TOO_SLOW),
         (Answer(raw=b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\n\r\nshort"), Kind.RESET),
         (Answer(raw=b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nab"), Kind.RESET),
         (Answer(is_reset=True), Kind.RESET),
@@ -98,16 +63,12 @@ def test_body_of_exactly_the_limit_is_not_cut(receiver: Receiver) -> None:
         (Answer(raw=b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\nab"), Kind.PROTOCOL),
     ],
 )
-def test_broken_replies_have_a_kind_and_end_in_time(receiver: Receiver, answer: Answer, kind: Kind) -> None:
+def test_broken_replies_have_a_kind(receiver: Receiver, answer: Answer, kind: Kind) -> None:
     receiver.plan("/", answer)
-    started = time.monotonic()
 
-    failed = failure(receiver.url(), deadline_seconds=1)
+    failed = failure(receiver.url())
 
     assert (failed.kind, failed.was_sent) == (kind, True)
-    assert time.monotonic() - started < 1.5
-    if kind in (Kind.TIMEOUT, Kind.TOO_SLOW):
-        assert time.monotonic() - started > 0.95
 
 
 def test_a_server_that_never_answers_is_left_at_the_deadline() -> None:
@@ -131,32 +92,6 @@ def test_refused_connection_sent_nothing() -> None:
     failed = failure(f"http://127.0.0.1:{port}/")
 
     assert (failed.kind, failed.was_sent) == (Kind.CONNECT, False)
-
-
-def test_unknown_name_sent_nothing(dns: FakeDNS) -> None:
-    dns([])
-
-    failed = failure("http://nowhere.example/")
-
-    assert (failed.kind, failed.was_sent) == (Kind.DNS, False)
-
-
-def test_slow_name_server_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    is_over = threading.Event()
-
-    def hang(*_: Any, **__: Any) -> list[Any]:
-        is_over.wait(10)
-        raise socket.gaierror
-
-    monkeypatch.setattr(socket, "getaddrinfo", hang)
-    started = time.monotonic()
-    try:
-        failed = failure("http://slow.example/", deadline_seconds=0.4)
-    finally:
-        is_over.set()
-
-    assert (failed.kind, failed.was_sent) == (Kind.DNS, False)
-    assert time.monotonic() - started < 0.9
 
 
 def test_allowed_hosts_come_from_the_settings(receiver: Receiver, settings: Any) -> None:
