@@ -49,7 +49,7 @@ class Answer:
             return float(value[:9])
         try:
             moment = email.utils.parsedate_to_datetime(value)
-        except ValueError:
+        except (ValueError, OverflowError):  # the latter for an absurd zone
             return None
         if moment.tzinfo is None:
             moment = moment.replace(tzinfo=dt.UTC)
