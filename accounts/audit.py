@@ -26,16 +26,17 @@ def note(
     before: Mapping[str, Any] | None = None,
     after: Mapping[str, Any] | None = None,
     reason: str = "",
+    actor_name: str = SYSTEM,
 ) -> AuditEntry:
     """Write one entry in the caller's transaction, beside what it tells of.
 
     `action` reads `noun.verb`, such as `key.issued`; `before` and `after` hold only what changed, and never a secret.
-    Without an organization the entry is the staff's alone.
+    Without an organization the entry is the staff's alone; `actor_name` says who acted where it was no person.
     """
     return AuditEntry.objects.create(
         organization_id=organization_id,
         actor=actor,
-        actor_name=actor.email if actor else SYSTEM,
+        actor_name=actor.email if actor else actor_name,
         is_by_staff=bool(actor and actor.is_staff),
         action=action,
         target=target,

@@ -29,7 +29,7 @@ SECTIONS = (
     ("keys", "API keys", "console-keys", _P.VIEW),
     ("usage", "Usage", "console-usage", _P.VIEW),
     ("billing", "Billing", "console-billing", _P.VIEW_BILLING),
-    ("webhooks", "Webhooks", "console-webhooks", _P.VIEW),
+    ("webhooks", "Webhooks", "console-webhooks", _P.VIEW_WEBHOOKS),
     ("members", "Members", "console-members", _P.VIEW),
     ("audit", "Audit log", "console-audit", _P.VIEW_AUDIT),
     ("settings", "Settings", "console-settings", _P.CHANGE_SETTINGS),

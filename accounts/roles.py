@@ -8,13 +8,14 @@ from accounts.models import ApiKey, Membership
 class Permission(enum.Enum):
     """Something that a member may be allowed to do in an organization."""
 
-    VIEW = "see tasks, usage and webhooks"
+    VIEW = "see tasks and usage"
     GENERATE = "make videos in the playground"
     VIEW_ALL_KEYS = "see every API key of the organization"
     MANAGE_OWN_KEYS = "issue and revoke their own API keys"
     MANAGE_ALL_KEYS = "issue and revoke every API key of the organization"
-    REDELIVER_WEBHOOKS = "send a webhook again"
-    REVEAL_SIGNING_SECRET = "read and rotate the webhook signing secret"  # noqa: S105 -- a sentence, not a secret
+    VIEW_WEBHOOKS = "see webhooks with their attempts and bodies"
+    REDELIVER_WEBHOOKS = "send webhooks again, and send test webhooks"
+    MANAGE_SIGNING = "read and rotate the webhook signing secret, and switch signing on and off"
     VIEW_BILLING = "see balances, the ledger and statements"
     REQUEST_CREDITS = "ask for more credits"
     VIEW_AUDIT = "read the audit log"
@@ -29,9 +30,7 @@ _R = Membership.Role
 TABLE: dict[str, frozenset[Permission]] = {
     _R.OWNER: frozenset(Permission),
     _R.ADMIN: frozenset(Permission) - {_P.MANAGE_OWNERS},
-    _R.DEVELOPER: frozenset(
-        {_P.VIEW, _P.GENERATE, _P.MANAGE_OWN_KEYS, _P.REDELIVER_WEBHOOKS, _P.REVEAL_SIGNING_SECRET}
-    ),
+    _R.DEVELOPER: frozenset({_P.VIEW, _P.GENERATE, _P.MANAGE_OWN_KEYS, _P.VIEW_WEBHOOKS, _P.REDELIVER_WEBHOOKS}),
     _R.BILLING: frozenset({_P.VIEW, _P.VIEW_BILLING, _P.REQUEST_CREDITS}),
     _R.VIEWER: frozenset({_P.VIEW, _P.VIEW_ALL_KEYS}),
 }

@@ -2,9 +2,7 @@
 
 import datetime as dt
 from typing import Any, cast
-from urllib.parse import urlencode
 
-from django.conf import settings
 from django.http import HttpResponse
 from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schema
 from rest_framework.request import Request
@@ -15,7 +13,6 @@ from generations import (
     catalog,
     idempotency,
     lifecycle,
-    openapi,
     openapi_examples,
     payloads,
     queries,
@@ -26,9 +23,26 @@ from generations import (
 )
 from generations.models import Generation
 from generations.serializers import CreateSerializer
-from seedancee2.api import errors, naming, rendering, responses
+from seedancee2.api import cursors, errors, naming, rendering, responses
 from seedancee2.api.query import Query
-from seedancee2.api.schema import not_modified, query_parameter, refusals, reply, reply_header, request_header
+from seedancee2.api.schema import (
+    CREATED_AFTER,
+    CREATED_BEFORE,
+    EARLY,
+    ETAG,
+    IF_NONE_MATCH,
+    LATE,
+    LINK,
+    MOMENT,
+    NO_NUL_PATTERN,
+    cursor_parameter,
+    not_modified,
+    query_parameter,
+    refusals,
+    reply,
+    reply_header,
+    request_header,
+)
 from seedancee2.api.views import PublicViewSet
 from seedancee2.lib import clock
 
@@ -43,13 +57,6 @@ _ID = OpenApiParameter(
     description="The task's `id`.",
     examples=[OpenApiExample("task", value=openapi_examples.CREATED["data"]["id"])],
 )
-_IF_NONE_MATCH = request_header("If-None-Match", {"type": "string"}, "The ETag of the reply that is known already.")
-_ETAG = reply_header(
-    "ETag", {"type": "string", "pattern": '^"[0-9a-f]{32}"$'}, "Changes with the body.", 200, 304, is_always=True
-)
-_MOMENT = {"type": "string", "pattern": openapi.MOMENT_PATTERN}
-_EARLY = [OpenApiExample("time", value="2026-07-01T00:00:00.000Z"), OpenApiExample("day", value="2026-07-01")]
-_LATE = [OpenApiExample("time", value="2026-07-31T23:59:59.999Z"), OpenApiExample("day", value="2026-07-31")]
 _WRONG_INPUT = errors.InvalidRequest("input.duration must be between 4 and 15.")
 _WRONG_LIMIT = errors.InvalidRequest("limit must be an integer between 1 and 100.")
 _WRONG_WAIT = errors.InvalidRequest("wait must be an integer between 0 and 25.")
@@ -159,8 +166,8 @@ class TaskViewSet(PublicViewSet):
                 {"type": "integer", "minimum": 0, "maximum": waiting.MAX_WAIT, "default": 0},
                 "Seconds to hold the reply while the status stays as it is; it may come earlier.",
             ),
-            _IF_NONE_MATCH,
-            _ETAG,
+            IF_NONE_MATCH,
+            ETAG,
             reply_header(
                 "Retry-After",
                 {"type": "integer", "minimum": 1},
@@ -206,24 +213,13 @@ class TaskViewSet(PublicViewSet):
                 {"type": "integer", "minimum": 1, "maximum": MAX_PAGE, "default": DEFAULT_PAGE},
                 "Max results.",
             ),
-            query_parameter(
-                "cursor",
-                {"type": "string", "pattern": "^[A-Za-z0-9_-]+=*$"},
-                "Where the next page begins; only as the Link header of a page has it.",
-                examples=[OpenApiExample("next", value="MTc4MjcyNzIwMDAwMC52aWRfMDFqejhiN3E0eDhrMnA5dzNtNWM2bjdyOHM")],
-            ),
-            query_parameter(
-                "model", {"type": "string", "pattern": openapi.NO_NUL_PATTERN}, "Only tasks of this model."
-            ),
-            query_parameter(
-                "created_after", _MOMENT, "ISO 8601; only tasks created at this time or later.", examples=_EARLY
-            ),
-            query_parameter(
-                "created_before", _MOMENT, "ISO 8601; only tasks created earlier than this time.", examples=_LATE
-            ),
-            _IF_NONE_MATCH,
-            _ETAG,
-            reply_header("Link", {"type": "string"}, 'The next page, as `<…>; rel="next"`, if any.', 200, 304),
+            cursor_parameter("MTc4MjcyNzIwMDAwMC52aWRfMDFqejhiN3E0eDhrMnA5dzNtNWM2bjdyOHM"),
+            query_parameter("model", {"type": "string", "pattern": NO_NUL_PATTERN}, "Only tasks of this model."),
+            CREATED_AFTER,
+            CREATED_BEFORE,
+            IF_NONE_MATCH,
+            ETAG,
+            LINK,
         ],
         responses={
             200: reply(replies.TaskListReplySerializer, "One page of tasks.", completed=openapi_examples.LIST),
@@ -245,9 +241,9 @@ class TaskViewSet(PublicViewSet):
         query.check()
         try:
             found, cursor = queries.page(client=_client(request), wanted=wanted)
-        except queries.BadCursor:
+        except cursors.BadCursor:
             raise errors.InvalidRequest("cursor is not valid; use the one in the Link header of a list.") from None
-        headers = {"Link": _next_link(request, cursor)} if cursor else {}
+        headers = responses.next_page(request, cursor)
         tasks = [payloads.task(generation, generation.assets.all()) for generation in found]
         return responses.tagged(request, tasks, headers=headers)
 
@@ -260,7 +256,7 @@ class ModelViewSet(PublicViewSet):
         tags=["Models"],
         summary="List models",
         description="Shows the models that can be named in a request.",
-        parameters=[_IF_NONE_MATCH, _ETAG],
+        parameters=[IF_NONE_MATCH, ETAG],
         responses={
             200: reply(replies.ModelListReplySerializer, "The active models.", models=openapi_examples.MODELS),
             304: not_modified(),
@@ -293,9 +289,9 @@ class UsageViewSet(PublicViewSet):
         ),
         parameters=[
             query_parameter(
-                "start", _MOMENT, "ISO 8601, included; without it, the time of the first task.", examples=_EARLY
+                "start", MOMENT, "ISO 8601, included; without it, the time of the first task.", examples=EARLY
             ),
-            query_parameter("end", _MOMENT, "ISO 8601, included; without it, now.", examples=_LATE),
+            query_parameter("end", MOMENT, "ISO 8601, included; without it, now.", examples=LATE),
             query_parameter(
                 "limit",
                 {"type": "integer", "minimum": 1, "maximum": MAX_DAYS, "default": DEFAULT_DAYS},
@@ -337,8 +333,3 @@ def _worth_asking_in(generation: Generation) -> int:
     if age < dt.timedelta(seconds=15):
         return 2
     return 5 if age < dt.timedelta(minutes=5) else 15
-
-
-def _next_link(request: Request, cursor: str) -> str:
-    kept = {name: request.query_params[name] for name in request.query_params if name != "cursor"}
-    return f'<{settings.PUBLIC_BASE_URL}/v1/videos/generations?{urlencode({**kept, "cursor": cursor})}>; rel="next"'

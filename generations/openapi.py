@@ -8,6 +8,9 @@ from drf_spectacular.utils import OpenApiExample, OpenApiWebhook, extend_schema
 from generations import openapi_examples, replies
 from generations.models import Generation
 from generations.serializers import ASPECT_RATIOS, FIRST_AND_LAST_FRAMES, GENERATION_TYPES, RESOLUTIONS
+from seedancee2.api.schema import URL_PATTERN
+from webhooks.models import Delivery
+from webhooks.replies import DELIVERY_STATES
 
 Schema = dict[str, Any]
 
@@ -15,17 +18,8 @@ Schema = dict[str, Any]
 MODELS = ["pro", "fast", "mini"]
 MODELS_WITHOUT_1080P = ["fast", "mini"]
 
-# Every URL that is taken matches; which hosts are private cannot be said in a pattern.
-URL_PATTERN = r"^[Hh][Tt][Tt][Pp][Ss]?://[^\s/?#@\\]+([/?#][^\s\\]*)?$"
 # Something besides white space, and no NUL.
 PROMPT_PATTERN = r"^[^\u0000]*[^\s\u0000][^\u0000]*$"
-
-# Everything that is read as a date or a time matches; a date such as February 30 still is none.
-MOMENT_PATTERN = (
-    r"^[0-9]{4}-?(0[1-9]|1[0-2])-?(0[1-9]|[12][0-9]|3[01])"
-    r"([Tt ][0-2][0-9](:?[0-5][0-9](:?[0-5][0-9]([.,][0-9]+)?)?)?([Zz]|[ +-][0-9:.]+)?)?$"
-)
-NO_NUL_PATTERN = r"^[^\u0000]*$"
 
 _URLS = ("video_url", "start_image_url", "end_image_url")
 _URL_LISTS = ("image_urls", "video_urls", "audio_urls")
@@ -89,6 +83,8 @@ _ENUMS: dict[str, list[str]] = {
     "AspectRatio": ASPECT_RATIOS,
     "TaskStatus": Generation.Status.values,
     "TaskErrorCode": Generation.ErrorCode.values,
+    "WebhookEvent": Delivery.Event.values,
+    "WebhookDeliveryState": DELIVERY_STATES,
 }
 
 
@@ -191,7 +187,7 @@ def finish(result: Schema, generator: Any, **_: Any) -> Schema:
         names = {"x-enum-varnames": _VALUE_NAMES[name]} if name in _VALUE_NAMES else {}
         components["schemas"][name] = {"type": "string", "enum": values, **names}
     components["schemas"] = dict(sorted(components["schemas"].items()))
-    _link(result["paths"]["/v1/videos/generations"])
+    _link(result["paths"])
     for event, path_item in result["webhooks"].items():
         path_item["post"]["parameters"] = _webhook_headers(event)
         path_item["post"]["responses"] = {
@@ -232,17 +228,25 @@ def _named(schema: Schema) -> Schema:
     return {**({"oneOf": [reference, {"type": "null"}]} if None in schema["enum"] else reference), **rest}
 
 
-def _link(tasks: Schema) -> None:
-    for method, status, pointer, description in (
-        ("post", "201", "/data/id", "The task that was created."),
-        ("get", "200", "/data/0/id", "The newest task of the list."),
-    ):
-        tasks[method]["responses"][status]["links"] = {
-            "getVideoTask": {
-                "operationId": "getVideoTask",
-                "parameters": {"id": f"$response.body#{pointer}"},
-                "description": description,
-            }
+_TASKS, _DELIVERIES = "/v1/videos/generations", "/v1/webhooks/deliveries"
+# (path, method, status) of a reply, the pointer to an id in it, what the id is for, and a word on it.
+_LINKS = (
+    (_TASKS, "post", "201", "/data/id", "getVideoTask", "The task that was created."),
+    (_TASKS, "get", "200", "/data/0/id", "getVideoTask", "The newest task of the list."),
+    (_DELIVERIES, "get", "200", "/data/0/id", "getWebhookDelivery", "The newest delivery of the list."),
+    (_DELIVERIES, "get", "200", "/data/0/id", "redeliverWebhook", "The newest delivery of the list."),
+    (f"{_DELIVERIES}/{{id}}", "get", "200", "/data/id", "redeliverWebhook", "The delivery."),
+    (f"{_DELIVERIES}/{{id}}/redeliver", "post", "202", "/data/id", "getWebhookDelivery", "The delivery."),
+)
+
+
+def _link(paths: Schema) -> None:
+    for path, method, status, pointer, operation_id, description in _LINKS:
+        links = paths[path][method]["responses"][status].setdefault("links", {})
+        links[operation_id] = {
+            "operationId": operation_id,
+            "parameters": {"id": f"$response.body#{pointer}"},
+            "description": description,
         }
 
 

@@ -7,6 +7,7 @@ from rest_framework import serializers
 
 from generations.models import Generation
 from generations.serializers import RESOLUTIONS
+from seedancee2.api.schema import MomentField
 
 ID_PATTERN = "^vid_[0-7][0-9a-hjkmnp-tv-z]{25}$"
 
@@ -16,13 +17,6 @@ _Status = Generation.Status
 @extend_schema_field({"type": "string", "pattern": ID_PATTERN})
 class PublicIdField(serializers.CharField):
     """The id of a task."""
-
-
-@extend_schema_field(
-    {"type": "string", "format": "date-time", "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$"}
-)
-class MomentField(serializers.DateTimeField):
-    """A time in UTC, always with three decimals."""
 
 
 class CreatedTaskSerializer(serializers.Serializer[Any]):

@@ -2,7 +2,10 @@
 
 from django.urls import path
 
-from generations import api
+from generations import (
+    api,
+    openapi,  # noqa: F401 - its extensions must be known before the OpenAPI document is drawn
+)
 
 urlpatterns = [
     path("videos/generations", api.TaskViewSet.as_view({"get": "list", "post": "create"}), name="tasks"),

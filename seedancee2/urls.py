@@ -6,6 +6,7 @@ from django.urls import include, path, re_path
 
 from seedancee2.api import schema
 from seedancee2.console import documentation, health, mediafiles, pages
+from webhooks import urls as webhook_urls
 
 admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign] # allauth's documented way
 admin.site.site_header = admin.site.site_title = "Seedancee2 staff"
@@ -13,6 +14,7 @@ admin.site.site_header = admin.site.site_title = "Seedancee2 staff"
 urlpatterns = [
     path("", pages.landing, name="landing"),
     path("v1/", include("generations.urls")),
+    path("v1/webhooks/", include(webhook_urls.api_patterns)),
     path("callbacks/", include("webhooks.urls")),
     path("openapi.json", schema.serve, name="openapi"),
     path("docs", documentation.docs, name="docs"),
@@ -21,6 +23,7 @@ urlpatterns = [
     path("docs/api/try", documentation.try_it, name="docs-try"),
     path("llms.txt", documentation.llms, name="llms"),
     path("accounts/", include("allauth.urls")),
+    path("console/webhooks/", include(webhook_urls.console_patterns)),
     path("console/", include("accounts.urls")),
     path("admin/", admin.site.urls),
     path("healthz", health.alive, name="healthz"),

@@ -1,6 +1,9 @@
 """What schemathesis asks us while it runs: rules that no schema can say are held against our own validator."""
 
-from collections.abc import Mapping
+import datetime as dt
+import os
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
 
@@ -15,9 +18,12 @@ django.setup()
 from accounts.keys import Client  # noqa: E402 (Django must know its apps first)
 from generations import idempotency, queries, requests  # noqa: E402
 from generations.models import Generation  # noqa: E402
-from seedancee2.api import errors, parsing  # noqa: E402
+from seedancee2.api import cursors, errors, parsing  # noqa: E402
 from seedancee2.api.query import Query  # noqa: E402
+from seedancee2.api.schema import MOMENT_PATTERN  # noqa: E402
 from seedancee2.lib import clock  # noqa: E402
+from webhooks import deliveries  # noqa: E402
+from webhooks import requests as webhook_requests  # noqa: E402
 
 REQUEST_LINE_LIMIT = 4094 - len("GET  HTTP/1.1\r\n")
 
@@ -48,7 +54,10 @@ def filter_failure(context: Any, failure: Failure, case: Any, response: Any) -> 
 
 @schemathesis.hook
 def before_call(context: Any, case: Any, kwargs: Mapping[str, Any]) -> None:
-    """Keep cases from standing in each other's way: no waiting for tasks that nobody works on, no key used twice."""
+    """Keep cases from standing in each other's way: no waiting for tasks that nobody works on, no key used twice.
+
+    What samples are sent to, and since when webhooks are recovered, are values of which few would do.
+    """
     match _operation(case):
         case "getVideoTask" if _is_positive_number((case.query or {}).get("wait")):
             if Generation.objects.filter(public_id=case.path_parameters.get("id"), status__in=_OPEN).exists():
@@ -57,6 +66,13 @@ def before_call(context: Any, case: Any, kwargs: Mapping[str, Any]) -> None:
             if _bodies.setdefault(key, repr(case.body)) != repr(case.body):
                 case.headers[idempotency.HEADER] = f"{key[:200]}-{len(_bodies)}"
                 _bodies[case.headers[idempotency.HEADER]] = repr(case.body)
+        case "sendTestWebhook" if _body_problem(webhook_requests.read_sample, case.body) is None:
+            # Samples go to the test's own receiver, and to nobody else.
+            case.body["url"] = os.environ["SCHEMATHESIS_RECEIVER"]
+        case "recoverWebhooks" if isinstance(case.body, dict) and isinstance(since := case.body.get("since"), str):
+            # Of all times hardly one lies within the last 30 days, so most are replaced.
+            if sum(map(ord, since)) % 8 and re.fullmatch(MOMENT_PATTERN, since):
+                case.body["since"] = clock.iso(clock.now() - dt.timedelta(days=1))
 
 
 @schemathesis.check
@@ -77,11 +93,17 @@ def _problem(case: Any, request: Any) -> str | None:
     """Return what is wrong with a request in our own words, or None."""
     match _operation(case):
         case "createVideoTask":
-            return _body_problem(request.body)
+            return _sent_body_problem(_created, request)
         case "listVideoTasks":
             return _list_problem(_sent_query(request))
         case "getUsage":
             return _usage_problem(_sent_query(request))
+        case "listWebhookDeliveries":
+            return _deliveries_problem(_sent_query(request))
+        case "sendTestWebhook":
+            return _sent_body_problem(webhook_requests.read_sample, request)
+        case "recoverWebhooks":
+            return _sent_body_problem(_recovered, request)
     return None
 
 
@@ -89,11 +111,30 @@ def _operation(case: Any) -> str:
     return str(case.operation.definition.raw["operationId"])
 
 
-def _body_problem(body: Any) -> str | None:
+def _created(body: Mapping[str, Any]) -> None:
+    requests.read(body).checked_spec()
+
+
+def _recovered(body: Mapping[str, Any]) -> None:
+    since, _ = webhook_requests.read_recovery(body)
+    deliveries.recover(organization_id=0, is_test=False, since=since, actor="nobody")
+
+
+def _sent_body_problem(read: Callable[[Any], Any], request: Any) -> str | None:
     # No body at all reads like an object without keys.
-    raw = body if isinstance(body, bytes) else (body or "{}").encode()
+    raw = request.body if isinstance(request.body, bytes) else (request.body or "{}").encode()
     try:
-        requests.read(parsing.loads(raw)).checked_spec()
+        read(parsing.loads(raw))
+    except errors.InvalidRequest as error:
+        return error.message
+    return None
+
+
+def _body_problem(read: Callable[[Any], Any], body: Any) -> str | None:
+    if not isinstance(body, dict):
+        return "not an object"
+    try:
+        read(body)
     except errors.InvalidRequest as error:
         return error.message
     return None
@@ -108,7 +149,21 @@ def _list_problem(params: Mapping[str, str]) -> str | None:
         queries.page(client=_NOBODY, wanted=queries.Page(cursor=params.get("cursor")))
     except errors.InvalidRequest as error:
         return error.message
-    except queries.BadCursor:
+    except cursors.BadCursor:
+        return "cursor is not valid; use the one in the Link header of a list."
+    return None
+
+
+def _deliveries_problem(params: Mapping[str, str]) -> str | None:
+    query = Query(params)
+    query.moment("created_after")
+    query.moment("created_before")
+    try:
+        query.check()
+        deliveries.page(organization_id=0, is_test=False, wanted=deliveries.Page(cursor=params.get("cursor")))
+    except errors.InvalidRequest as error:
+        return error.message
+    except cursors.BadCursor:
         return "cursor is not valid; use the one in the Link header of a list."
     return None
 

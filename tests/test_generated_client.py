@@ -14,7 +14,10 @@ from accounts.tests.factories import issue_key
 from generations import lifecycle
 from generations.models import Generation
 from generations.tests.factories import funded_organization
+from seedancee2.lib import clock
 from tests import web
+from tests.receivers import Receiver
+from webhooks.tests.factories import DeliveryFactory
 
 NAME = "generated_client"
 
@@ -44,6 +47,7 @@ def api(tmp_path, monkeypatch):
     """The generated client's modules, a client with a key, and the key's organization."""
     organization = funded_organization(credits=100)
     key = issue_key(organization)
+    monkeypatch.setenv("OUTBOUND_ALLOWED_HOSTS", "127.0.0.1")
     with web.server(tmp_path / "web.log") as base_url:
         _generate(base_url, tmp_path)
         monkeypatch.syspath_prepend(tmp_path)
@@ -53,12 +57,18 @@ def api(tmp_path, monkeypatch):
             package.AuthenticatedClient(base_url=base_url, token="sk_seedancee2_live_no_such_key") as stranger,
         ):
             yield SimpleNamespace(
+                organization=organization,
                 client=client,
                 stranger=stranger,
                 models=importlib.import_module(f"{NAME}.models"),
                 tasks=_modules("video_tasks", "create_video_task", "get_video_task", "list_video_tasks"),
                 list_models=importlib.import_module(f"{NAME}.api.models.list_models"),
                 get_usage=importlib.import_module(f"{NAME}.api.usage.get_usage"),
+                webhooks=_modules(
+                    "webhooks",
+                    *("list_webhook_deliveries", "get_webhook_delivery", "redeliver_webhook"),
+                    *("send_test_webhook", "recover_webhooks"),
+                ),
             )
         for name in [name for name in sys.modules if name.partition(".")[0] == NAME]:
             del sys.modules[name]
@@ -128,6 +138,38 @@ def test_models_and_usage_are_typed(api):
     assert isinstance(usage, api.models.UsageReply)
     assert usage.data.summary.pending_jobs == usage.data.by_model[0].pending_jobs == 1
     assert usage.data.timeline[0].date == dt.datetime.now(dt.UTC).date()
+
+
+def test_webhooks_are_seen_tried_and_sent_again_with_types(api):
+    webhooks, models = api.webhooks, api.models
+    row = DeliveryFactory.create(
+        organization=api.organization, state="abandoned", due_at=None, finished_at=clock.now(), attempt_count=12
+    )
+    row.attempts.create(number=12, started_at=clock.now(), duration_ms=3, status_code=500)
+
+    (listed,) = webhooks.list_webhook_deliveries.sync(
+        client=api.client,
+        state=models.WebhookDeliveryState.FAILED,
+        event=models.WebhookEvent.VIDEO_GENERATION_COMPLETED,
+    ).data
+    found = webhooks.get_webhook_delivery.sync(row.pk, client=api.client).data
+    with Receiver() as receiver:
+        sample = webhooks.send_test_webhook.sync(
+            client=api.client, body=models.SendTestWebhookRequest(url=receiver.url("/hook"))
+        ).data
+        (received,) = receiver.requests
+    since = (dt.datetime.now(dt.UTC) - dt.timedelta(days=1)).isoformat()
+    recovery = webhooks.recover_webhooks.sync(client=api.client, body=models.RecoverWebhooksRequest(since=since)).data
+    again = webhooks.redeliver_webhook.sync_detailed(row.pk, client=api.client)
+
+    assert (listed.id, listed.next_attempt_at, listed.delivered_at) == (row.pk, None, None)
+    assert found.attempts[0].error == "The server answered 500 instead of a 2xx status."
+    assert found.body.additional_properties == {"data": {"id": "vid_1"}}
+    assert (sample.is_delivered, sample.status_code, sample.request.body.encode()) == (True, 200, received.body)
+    assert sample.request.headers["X-Seedancee2-Event"] == received.headers["x-seedancee2-event"]
+    assert (recovery.recovered_count, recovery.has_more) == (1, False)
+    assert (again.status_code, again.parsed.data.state) == (202, models.WebhookDeliveryState.PENDING)
+    assert isinstance(again.parsed.data.next_attempt_at, dt.datetime)
 
 
 def test_errors_are_typed_too(api):

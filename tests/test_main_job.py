@@ -140,6 +140,30 @@ def test_a_test_key_runs_the_whole_way_without_credits(system, run):
     assert stranger.status_code == 404
 
 
+def test_a_webhook_that_is_asked_for_again_comes_again_within_two_seconds(run):
+    headers = {"Authorization": f"Bearer {run['api_key']}"}
+    base = f"{run['base_url']}/v1/webhooks/deliveries"
+    with Receiver() as receiver:
+        task_id = _ended(run, _create(run, callback_url=receiver.url("/hook"))["id"]).json()["data"]["id"]
+
+        def delivered(count: int) -> Any:
+            (row,) = requests.get(f"{base}?task={task_id}", headers=headers, timeout=10).json()["data"]
+            return row if (row["state"], row["attempt_count"]) == ("delivered", count) else None
+
+        first = _await(lambda: delivered(1))
+        waited = []
+        for count in range(1, 11):
+            asked = time.monotonic()
+            reply = requests.post(f"{base}/{first['id']}/redeliver", headers=headers, timeout=10)
+            assert reply.status_code == 202
+            assert _await(lambda number=count: delivered(number + 1))["delivered_at"] == first["delivered_at"]
+            waited.append(receiver.requests[-1].at - asked)
+
+    assert len(receiver.requests) == 11
+    assert len({(one.body, one.headers["x-seedancee2-delivery"]) for one in receiver.requests}) == 1
+    assert max(waited) <= 2, waited
+
+
 def test_a_killed_worker_is_replaced_and_its_work_goes_on(system, run):
     created = _create(run, input={"prompt": "waves [sandbox:delay=2]", "resolution": "480p", "duration": 4})
     workers = [process for process in _processes_of(system) if "worker" in process.info["cmdline"]]

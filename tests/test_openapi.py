@@ -107,6 +107,11 @@ def test_operations_have_names_for_methods_of_clients():
         "listVideoTasks",
         "createVideoTask",
         "getVideoTask",
+        "listWebhookDeliveries",
+        "getWebhookDelivery",
+        "redeliverWebhook",
+        "recoverWebhooks",
+        "sendTestWebhook",
     ]
 
 
@@ -118,6 +123,13 @@ def test_links_lead_from_a_task_to_getting_it():
         "$response.body#/data/id",
         "$response.body#/data/0/id",
     ]
+
+
+def test_links_lead_from_deliveries_to_sending_them_again():
+    listed = DOCUMENT["paths"]["/v1/webhooks/deliveries"]["get"]["responses"]["200"]["links"]
+    found = DOCUMENT["paths"]["/v1/webhooks/deliveries/{id}"]["get"]["responses"]["200"]["links"]
+    assert list(listed) == ["getWebhookDelivery", "redeliverWebhook"]
+    assert found["redeliverWebhook"]["parameters"] == {"id": "$response.body#/data/id"}
 
 
 def _media():
@@ -154,7 +166,7 @@ def test_the_examples_are_those_of_the_public_page():
         assert golden(name) in shown, name
 
 
-def test_every_error_is_shown_but_those_of_paths_and_methods_that_do_not_exist():
+def test_every_error_is_shown_but_that_of_methods_that_do_not_exist():
     shown = {
         (int(status), example["value"]["error"]["code"], example["value"]["error"]["type"])
         for operation in OPERATIONS.values()
@@ -163,10 +175,7 @@ def test_every_error_is_shown_but_those_of_paths_and_methods_that_do_not_exist()
         for example in response["content"]["application/json"]["examples"].values()
     }
     known = {(kind.status, kind.code, kind.type) for kind in errors.PublicError.__subclasses__()}
-    assert known - shown == {
-        (404, "not_found", "invalid_request_error"),
-        (405, "method_not_allowed", "invalid_request_error"),
-    }
+    assert known - shown == {(405, "method_not_allowed", "invalid_request_error")}
     assert shown <= known
 
 

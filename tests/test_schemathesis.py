@@ -10,10 +10,13 @@ from accounts.tests.factories import issue_key
 from generations import lifecycle, openapi_examples
 from generations.models import Generation
 from generations.tests.factories import create_generation, funded_organization
-from seedancee2.lib import ids
+from seedancee2.lib import clock, ids
 from seedancee2.local import state
 from seedancee2.local.state import ROOT
 from tests import web
+from tests.receivers import Receiver
+from webhooks import openapi_examples as webhook_examples
+from webhooks.tests.factories import DeliveryFactory
 
 CASES_AT_LEAST = 2_000
 CREATE = "POST /v1/videos/generations"
@@ -29,7 +32,11 @@ def test_no_case_fails_and_no_operation_is_left_out(tmp_path, capsys, monkeypatc
     lifecycle.start(public_ids=[create_generation(organization).public_id])
     failed = create_generation(organization)
     lifecycle.fail(public_id=failed.public_id, code=Generation.ErrorCode.GENERATION_FAILED)
-    with web.server(tmp_path / "web.log") as base_url:
+    ended = {"organization": organization, "due_at": None, "finished_at": clock.now()}
+    DeliveryFactory.create(state="abandoned", delivery_id=webhook_examples.PENDING["id"], **ended)
+    DeliveryFactory.create(state="delivered", **ended)
+    monkeypatch.setenv("OUTBOUND_ALLOWED_HOSTS", "127.0.0.1")
+    with Receiver() as receiver, web.server(tmp_path / "web.log") as base_url:
         result = subprocess.run(
             [
                 *(sys.executable, "-m", "schemathesis.cli", "--config-file", "tests/schemathesis.toml", "run"),
@@ -37,7 +44,7 @@ def test_no_case_fails_and_no_operation_is_left_out(tmp_path, capsys, monkeypatc
                 *("--report-json-path", str(tmp_path / "report.json"), f"{base_url}/openapi.json"),
             ],
             cwd=ROOT,
-            env=web.environment(base_url),
+            env=web.environment(base_url) | {"SCHEMATHESIS_RECEIVER": receiver.url("/hook")},
             capture_output=True,
             text=True,
             timeout=300,
@@ -50,7 +57,7 @@ def test_no_case_fails_and_no_operation_is_left_out(tmp_path, capsys, monkeypatc
     with capsys.disabled():
         print(f" [schemathesis: {report['test_cases']['generated']} cases]", end="")
     operations, cases = report["operations"], report["test_cases"]
-    assert operations["total"] == operations["selected"] == operations["tested"] == 5
+    assert operations["total"] == operations["selected"] == operations["tested"] == 10
     assert (operations["errored"], operations["skipped"]) == (0, 0)
     assert {name: phase["status"] for name, phase in report["phases"].items()} == dict.fromkeys(
         ["examples", "coverage", "fuzzing", "stateful"], "success"
@@ -59,7 +66,8 @@ def test_no_case_fails_and_no_operation_is_left_out(tmp_path, capsys, monkeypatc
     assert cases["generated"] >= CASES_AT_LEAST
     # Good data must mostly be taken, or the rules that only we know would be all that was tested.
     taken = {name: _counted("accepted", phases) for name, phases in report["valid_rates"].items()}
-    assert len(taken) == 5
+    assert len(taken) == 10
+    assert receiver.received("/hook")
     assert min(taken.values()) >= 50, taken
     assert taken[CREATE] > 10 * _counted("rejected", report["valid_rates"][CREATE])
 

@@ -134,11 +134,20 @@ def attempt(delivery: Delivery) -> None:
         log.warning("webhook_lease_lost", delivery=delivery.pk, when="before sending")
         return
     started_at = clock.now()
-    headers = _headers(leased, timestamp=int(started_at.timestamp()))
+    _, outcome = send(leased)
+    _record(leased, started_at, outcome)
+
+
+def send(delivery: Delivery) -> tuple[dict[str, str], Outcome]:
+    """Send once and record nothing; return the request's headers, and what came of it.
+
+    Raises:
+        UnreadableSecret: no configured key opens the signing secret; nothing was sent.
+    """
+    headers = _headers(delivery, timestamp=int(clock.now().timestamp()))
     # The customer's server may take ten seconds, for which no connection of the pool is kept.
     lanes.release_connections()
-    outcome = _post(leased, headers)
-    _record(leased, started_at, outcome)
+    return headers, _post(delivery, headers)
 
 
 def next_due_at(*, attempt_count: int, outcome: Outcome) -> dt.datetime | None:
@@ -213,7 +222,11 @@ def _record(delivery: Delivery, started_at: dt.datetime, outcome: Outcome) -> No
             error=outcome.error,
             response_excerpt=outcome.response_excerpt,
         )
-        row.due_at = None if outcome.is_success else next_due_at(attempt_count=row.attempt_count, outcome=outcome)
+        row.due_at = (
+            None
+            if outcome.is_success
+            else next_due_at(attempt_count=row.attempt_count - row.schedule_base, outcome=outcome)
+        )
         if row.due_at is None:
             row.state = Delivery.State.DELIVERED if outcome.is_success else Delivery.State.ABANDONED
             row.finished_at = clock.now()

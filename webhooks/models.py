@@ -1,5 +1,7 @@
 """Telling customers: signing secrets, deliveries and their attempts. Being told by providers: callbacks."""
 
+import datetime as dt
+
 from django.db import models
 from django.db.models import F, Q
 
@@ -41,7 +43,8 @@ class Delivery(models.Model):
         FAILED = "video.generation.failed"
 
     delivery_id = models.CharField(max_length=40, primary_key=True)
-    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="deliveries")
+    # The organization is the first column of the lists' index.
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="deliveries", db_index=False)
     is_test = models.BooleanField(default=False)
     reference = models.CharField(max_length=40, help_text="The public id of the task that the event tells of.")
     event = models.CharField(max_length=40, choices=Event.choices)
@@ -50,14 +53,21 @@ class Delivery(models.Model):
     body = models.BinaryField()
     state = models.CharField(max_length=10, choices=State.choices, default=State.PENDING)
     attempt_count = models.PositiveSmallIntegerField(default=0)
+    schedule_base = models.PositiveSmallIntegerField(
+        default=0, db_default=0, help_text="Attempts made before the schedule last began anew."
+    )
     created_at = models.DateTimeField(default=clock.now, editable=False)
     finished_at = models.DateTimeField(null=True, blank=True)
+    first_delivered_at = models.DateTimeField(
+        null=True, blank=True, help_text="When it first arrived; written when it is sent again after that."
+    )
     due_at = models.DateTimeField(null=True, blank=True)
     lease_token = models.UUIDField(null=True, editable=False)
     leased_until = models.DateTimeField(null=True, blank=True)
 
     class Meta:
         verbose_name_plural = "deliveries"
+        permissions = [("redeliver_delivery", "Can send deliveries again")]
         constraints = [
             models.UniqueConstraint(fields=["reference", "event"], name="webhooks_delivery_once"),
             models.CheckConstraint(
@@ -70,11 +80,31 @@ class Delivery(models.Model):
             # Serve delivery.claim_due(): host by host the oldest due, and how many of the host's are leased.
             models.Index(fields=["host", "due_at"], condition=Q(due_at__isnull=False), name="webhooks_delivery_due"),
             models.Index(fields=["host"], condition=Q(leased_until__isnull=False), name="webhooks_delivery_leased"),
-            models.Index(F("organization"), F("delivery_id").desc(), name="webhooks_delivery_of_org"),
+            # Serves deliveries.page(): the events and states that are asked for are ranges of it, each in order.
+            models.Index(
+                F("organization"),
+                F("is_test"),
+                F("event"),
+                F("state"),
+                F("created_at").desc(),
+                F("delivery_id").desc(),
+                name="webhooks_delivery_list",
+            ),
+            # Serves deliveries.recover().
+            models.Index(
+                fields=["organization", "is_test", "finished_at"],
+                condition=Q(state="abandoned"),
+                name="webhooks_delivery_abandoned",
+            ),
         ]
 
     def __str__(self) -> str:
         return self.delivery_id
+
+    @property
+    def delivered_at(self) -> dt.datetime | None:
+        """When it first arrived, whatever became of it when it was sent again."""
+        return self.first_delivered_at or (self.finished_at if self.state == self.State.DELIVERED else None)
 
 
 class DeliveryAttempt(models.Model):
@@ -93,6 +123,16 @@ class DeliveryAttempt(models.Model):
 
     def __str__(self) -> str:
         return f"attempt {self.number} of {self.delivery_id}"
+
+
+class SamplePlace(models.Model):
+    """A place of an organization for one sample under way; a process that dies leaves it until `ends_at`."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
+    ends_at = models.DateTimeField()
+
+    def __str__(self) -> str:
+        return f"a sample of organization {self.organization_id}"
 
 
 class Callback(models.Model):

@@ -47,6 +47,12 @@ class Caller:
         """GET a path; header names are written with underscores."""
         return self._http.get(path, headers=_named(headers))
 
+    def post(self, path: str, body: Any = None) -> "Reply":
+        """POST a JSON body, or none, to a path."""
+        if body is None:
+            return self._http.post(path)
+        return self._http.post(path, json.dumps(body), content_type="application/json")
+
     def create(self, body: Any, **headers: str) -> "Reply":
         """POST a create request; a text or bytes go out as they are."""
         raw = body if isinstance(body, (str, bytes)) else json.dumps(body)

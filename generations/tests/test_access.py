@@ -1,6 +1,7 @@
 """Who may see what: every public route, with every kind of key that must not open it, and for every stranger."""
 
 import datetime as dt
+import re
 
 import pytest
 from django.test import Client
@@ -13,6 +14,8 @@ from generations.models import Generation
 from generations.tests.callers import Caller, golden, minimal
 from generations.tests.factories import create_generation, funded_organization
 from seedancee2.lib import clock
+from webhooks.models import Delivery
+from webhooks.tests.factories import DeliveryFactory
 
 pytestmark = pytest.mark.django_db
 
@@ -22,6 +25,11 @@ ROUTES = [
     ("get", "/v1/videos/generations/{id}"),
     ("get", "/v1/models"),
     ("get", "/v1/usage"),
+    ("get", "/v1/webhooks/deliveries"),
+    ("get", "/v1/webhooks/deliveries/{delivery}"),
+    ("post", "/v1/webhooks/deliveries/{delivery}/redeliver"),
+    ("post", "/v1/webhooks/recover"),
+    ("post", "/v1/webhooks/test"),
 ]
 
 
@@ -69,22 +77,23 @@ BAD_KEYS = {
 
 
 def test_no_public_route_is_left_out_of_this_file():
-    (api,) = [pattern for pattern in get_resolver().url_patterns if str(pattern.pattern) == "v1/"]
-    known = {path.removeprefix("/v1/").replace("{id}", "<str:id>") for _, path in ROUTES}
+    groups = [group for group in get_resolver().url_patterns if str(group.pattern).startswith("v1/")]
+    found = {f"/{group.pattern}{route.pattern}" for group in groups for route in group.url_patterns}
 
-    assert {str(pattern.pattern) for pattern in api.url_patterns} == known
+    assert found == {re.sub(r"\{\w+\}", "<str:id>", path) for _, path in ROUTES}
 
 
 @pytest.mark.parametrize("kind", BAD_KEYS)
 @pytest.mark.parametrize(("method", "path"), ROUTES)
 def test_a_bad_key_gets_the_same_401_whatever_is_wrong_with_it(method, path, kind):
     generation = create_generation(funded_organization(), is_test=True)
+    delivery = failed_delivery(generation)
     secret = BAD_KEYS[kind]()
     headers = {} if secret is None else {"authorization": f"Bearer {secret}"}
     count = Generation.objects.count()
 
     http = Client(headers=headers)
-    target = path.format(id=generation.public_id)
+    target = path.format(id=generation.public_id, delivery=delivery.pk)
     reply = http.get(target) if method == "get" else http.post(target, minimal(), content_type="application/json")
 
     assert reply.status_code == 401
@@ -97,6 +106,7 @@ def test_a_bad_key_gets_the_same_401_whatever_is_wrong_with_it(method, path, kin
         }
     }
     assert Generation.objects.count() == count
+    assert Delivery.objects.get().state == "abandoned"
 
 
 def test_nothing_of_a_customer_reaches_a_stranger_or_the_other_mode(customer: Caller, stranger: Caller):
@@ -119,6 +129,42 @@ def test_nothing_of_a_customer_reaches_a_stranger_or_the_other_mode(customer: Ca
         assert refusal.content == unknown.content == malformed.content
         assert caller.get("/v1/usage").json()["data"]["summary"]["total_jobs"] == len(own)
     assert not any(b"of the customer" in stranger.get(path).content for path in everything)
+
+
+def failed_delivery(generation: Generation) -> Delivery:
+    return DeliveryFactory.create(
+        organization=generation.organization,
+        is_test=generation.is_test,
+        reference=generation.public_id,
+        state="abandoned",
+        due_at=None,
+        finished_at=clock.now(),
+    )
+
+
+def test_no_webhook_of_a_customer_reaches_a_stranger_or_the_other_mode(customer: Caller, stranger: Caller):
+    mine = failed_delivery(create_generation(customer.organization))
+    tests = failed_delivery(create_generation(customer.organization, is_test=True))
+    test_key = Caller(customer.organization, mode="test")
+    base = "/v1/webhooks/deliveries"
+    everything = (dt.datetime.now(dt.UTC) - dt.timedelta(days=1)).isoformat()
+
+    for caller, own, foreign in [(customer, {mine.pk}, tests), (test_key, {tests.pk}, mine), (stranger, set(), mine)]:
+        assert {row["id"] for row in caller.get(base).json()["data"]} == own
+        assert caller.get(f"{base}?task={foreign.reference}").json()["data"] == []
+        unknown = caller.get(f"{base}/dlv_01jz8b7q4x8k2p9w3m5c6n7r8s")
+        assert unknown.status_code == 404
+        for refused in (
+            caller.get(f"{base}/{foreign.pk}"),
+            caller.get(f"{base}/dlv_nonsense"),
+            caller.post(f"{base}/{foreign.pk}/redeliver"),
+        ):
+            assert (refused.status_code, refused.content) == (404, unknown.content)
+    assert Delivery.objects.filter(state="abandoned").count() == 2
+    assert stranger.post("/v1/webhooks/recover", {"since": everything}).json()["data"]["recovered_count"] == 0
+    assert Delivery.objects.filter(state="abandoned").count() == 2
+    assert test_key.post("/v1/webhooks/recover", {"since": everything}).json()["data"]["recovered_count"] == 1
+    assert set(Delivery.objects.values_list("pk", "state")) == {(mine.pk, "abandoned"), (tests.pk, "pending")}
 
 
 def test_both_headers_with_different_keys_are_refused(customer: Caller, stranger: Caller):

@@ -88,6 +88,12 @@ class NotFound(PublicError):
     default_message = "This path does not exist. The API's paths are listed at /docs."
 
 
+class DeliveryNotFound(NotFound):
+    """No webhook delivery of this organization and mode has this id."""
+
+    default_message = "No webhook delivery has this ID."
+
+
 class MethodNotAllowed(PublicError):
     """The path exists, but not with this method."""
 

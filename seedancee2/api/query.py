@@ -13,6 +13,8 @@ _MOMENT = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}[T ][0-9].*")
 _LOST_PLUS = re.compile(r"(.+[T ][0-9]{2}:?[0-9]{2}.*) ([0-9]{2}(?::?[0-9]{2})?)")
 _LAST_OF_DAY = dt.time(23, 59, 59, 999000)
 
+NOT_A_MOMENT = "must be an ISO 8601 date or datetime, such as 2026-07-01T00:00:00.000Z."
+
 
 class Query:
     """The parameters of one request; `check` refuses it with every problem found."""
@@ -52,9 +54,9 @@ class Query:
         text = self._params.get(name)
         if text is None:
             return None
-        moment = _parsed(text, is_end=is_end)
+        moment = parse_moment(text, is_end=is_end)
         if moment is None:
-            self._problems.append(f"{name} must be an ISO 8601 date or datetime, such as 2026-07-01T00:00:00.000Z.")
+            self._problems.append(f"{name} {NOT_A_MOMENT}")
         return moment
 
     def problem(self, sentence: str) -> None:
@@ -71,7 +73,8 @@ class Query:
             raise InvalidRequest(" ".join(self._problems))
 
 
-def _parsed(text: str, *, is_end: bool) -> dt.datetime | None:
+def parse_moment(text: str, *, is_end: bool = False) -> dt.datetime | None:
+    """Read a time as `Query.moment` does; None where it is none."""
     try:
         if _DATE.fullmatch(text):
             day = dt.date.fromisoformat(text)

@@ -2,7 +2,9 @@
 
 import hashlib
 from collections.abc import Mapping
+from urllib.parse import urlencode
 
+from django.conf import settings
 from django.http import HttpResponse
 from django.utils.http import parse_etags
 from rest_framework.request import Request
@@ -14,6 +16,15 @@ from seedancee2.api import rendering
 def data(content: object, *, status: int = 200, headers: Mapping[str, str] | None = None) -> Response:
     """Wrap a reply's content."""
     return Response({"data": content}, status=status, headers=dict(headers or {}))
+
+
+def next_page(request: Request, cursor: str | None) -> dict[str, str]:
+    """Return the Link header that leads to a list's next page, with the filters of this one; nothing on the last."""
+    if cursor is None:
+        return {}
+    kept = {name: request.query_params[name] for name in request.query_params if name != "cursor"}
+    address = f"{settings.PUBLIC_BASE_URL}{request.path}?{urlencode({**kept, 'cursor': cursor})}"
+    return {"Link": f'<{address}>; rel="next"'}
 
 
 def tagged(request: Request, content: object, *, headers: Mapping[str, str] | None = None) -> HttpResponse:

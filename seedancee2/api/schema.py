@@ -10,13 +10,33 @@ from django.views.decorators.http import conditional_page, require_safe
 from drf_spectacular import openapi
 from drf_spectacular.extensions import OpenApiAuthenticationExtension
 from drf_spectacular.generators import SchemaGenerator
-from drf_spectacular.utils import Direction, OpenApiExample, OpenApiParameter, OpenApiResponse, extend_schema_serializer
+from drf_spectacular.utils import (
+    Direction,
+    OpenApiExample,
+    OpenApiParameter,
+    OpenApiResponse,
+    extend_schema_field,
+    extend_schema_serializer,
+)
 from rest_framework import serializers
 
-from seedancee2.api import errors
+from seedancee2.api import cursors, errors
 
 Endpoint = tuple[str, str, str, Callable[..., Any]]
 Schema = dict[str, Any]
+
+# Every URL that is taken matches; which hosts are private cannot be said in a pattern.
+URL_PATTERN = r"^[Hh][Tt][Tt][Pp][Ss]?://[^\s/?#@\\]+([/?#][^\s\\]*)?$"
+# Everything that is read as a date or a time matches; a date such as February 30 still is none.
+MOMENT_PATTERN = (
+    r"^[0-9]{4}-?(0[1-9]|1[0-2])-?(0[1-9]|[12][0-9]|3[01])"
+    r"([Tt ][0-2][0-9](:?[0-5][0-9](:?[0-5][0-9]([.,][0-9]+)?)?)?([Zz]|[ +-][0-9:.]+)?)?$"
+)
+NO_NUL_PATTERN = r"^[^\u0000]*$"
+
+MOMENT: Schema = {"type": "string", "pattern": MOMENT_PATTERN}
+EARLY = [OpenApiExample("time", value="2026-07-01T00:00:00.000Z"), OpenApiExample("day", value="2026-07-01")]
+LATE = [OpenApiExample("time", value="2026-07-31T23:59:59.999Z"), OpenApiExample("day", value="2026-07-31")]
 
 _SECONDS: Schema = {"type": "integer", "minimum": 1}
 _COUNT: Schema = {"type": "integer", "minimum": 0}
@@ -41,6 +61,13 @@ _LIMIT_HEADERS = (
 )
 # Refused before anybody is counted.
 _NOT_COUNTED = "401"
+
+
+@extend_schema_field(
+    {"type": "string", "format": "date-time", "pattern": r"^\d{4}-\d{2}-\d{2}T\d{2}:\d{2}:\d{2}\.\d{3}Z$"}
+)
+class MomentField(serializers.DateTimeField):
+    """A time in UTC in a reply, always with three decimals."""
 
 
 class ErrorDetailSerializer(serializers.Serializer[Any]):
@@ -133,6 +160,29 @@ def reply(serializer: Any, description: str, **examples: Any) -> OpenApiResponse
         serializer,
         description=description,
         examples=[OpenApiExample(name, value=value, response_only=True) for name, value in examples.items()],
+    )
+
+
+IF_NONE_MATCH = request_header("If-None-Match", {"type": "string"}, "The ETag of the reply that is known already.")
+ETAG = reply_header(
+    "ETag", {"type": "string", "pattern": '^"[0-9a-f]{32}"$'}, "Changes with the body.", 200, 304, is_always=True
+)
+LINK = reply_header("Link", {"type": "string"}, 'The next page, as `<…>; rel="next"`, if any.', 200, 304)
+CREATED_AFTER = query_parameter(
+    "created_after", MOMENT, "ISO 8601; only what was created at this time or later.", examples=EARLY
+)
+CREATED_BEFORE = query_parameter(
+    "created_before", MOMENT, "ISO 8601; only what was created earlier than this time.", examples=LATE
+)
+
+
+def cursor_parameter(example: str) -> OpenApiParameter:
+    """Describe the place at which a page begins."""
+    return query_parameter(
+        "cursor",
+        {"type": "string", "pattern": cursors.PATTERN},
+        "Where the next page begins; only as the Link header of a page has it.",
+        examples=[OpenApiExample("next", value=example)],
     )
 
 

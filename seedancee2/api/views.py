@@ -52,7 +52,7 @@ class PublicViewSet(ViewSet):
         if client is None:  # a view that is open to everybody
             return
         structlog.contextvars.bind_contextvars(organization_id=client.organization_id)
-        if request.method == "POST":
+        if self.action == "create":
             bucket, limit = "create", client.create_rate_limit or settings.RATE_LIMIT_CREATES
         else:
             bucket, limit = "request", client.request_rate_limit or settings.RATE_LIMIT_REQUESTS

@@ -1,7 +1,12 @@
-"""What the staff see of deliveries: everything that happened, nothing that can be changed, no secret."""
+"""What the staff see of deliveries: everything that happened, no secret; and that they can have them sent again."""
+
+import datetime as dt
+from typing import Any
 
 import pytest
 from django.contrib import admin
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission
 from django.test import Client
 
 from accounts.models import User
@@ -64,3 +69,92 @@ def test_nothing_can_be_changed(staff: Client) -> None:
 
 def test_secrets_have_no_page() -> None:
     assert not admin.site.is_registered(SigningSecret)
+
+
+def failed(**values: Any) -> Delivery:
+    return DeliveryFactory.create(**{"state": "abandoned", "due_at": None, "finished_at": clock.now()} | values)
+
+
+def histories() -> list[tuple[str | None, str]]:
+    return list(LogEntry.objects.order_by("pk").values_list("object_id", "change_message"))
+
+
+def test_a_delivery_is_sent_again_with_a_reason_in_its_history(staff: Client) -> None:
+    row, other = failed(attempt_count=12), failed()
+    address = f"/admin/webhooks/delivery/{row.pk}/redeliver/"
+
+    assert b"Send this webhook again?" in staff.get(address).content
+    assert b"This field is required" in staff.post(address, {"reason": ""}).content
+    row.refresh_from_db()
+    assert (row.state, histories()) == ("abandoned", [])
+    staff.post(address, {"reason": "the customer asked, ticket 7"})
+
+    row.refresh_from_db()
+    other.refresh_from_db()
+    assert (row.state, row.schedule_base, other.state) == ("pending", 12, "abandoned")
+    assert histories() == [(row.pk, "Sent again: the customer asked, ticket 7")]
+
+
+def test_selected_deliveries_are_sent_again_and_those_that_cannot_are_named(staff: Client) -> None:
+    good, empty, other = failed(), failed(body=b""), failed()
+    chosen = {"action": "redeliver_selected", "_selected_action": [good.pk, empty.pk]}
+
+    asked = staff.post("/admin/webhooks/delivery/", chosen).content.decode()
+    assert "Send 2 webhooks again?" in asked
+    assert Delivery.objects.filter(state="pending").count() == 0
+    page = staff.post("/admin/webhooks/delivery/", chosen | {"confirmed": "yes", "reason": "outage"}, follow=True)
+
+    assert f"{good.pk} is being sent again." in page.content.decode()
+    assert f"{empty.pk}: The body of this webhook was deleted" in page.content.decode()
+    assert set(Delivery.objects.values_list("pk", "state")) == {
+        (good.pk, "pending"),
+        (empty.pk, "abandoned"),
+        (other.pk, "abandoned"),
+    }
+    assert histories() == [(good.pk, "Sent again: outage")]
+
+
+def test_what_failed_is_recovered_for_one_organization_with_a_reason_in_its_history(staff: Client) -> None:
+    row, other = failed(), failed()
+    test = failed(organization=row.organization, is_test=True)
+    form = {
+        "organization": row.organization_id,
+        "mode": "live",
+        "since": f"{clock.now() - dt.timedelta(days=1):%Y-%m-%dT%H:%M}",
+        "reason": "their receiver is back",
+    }
+    address = "/admin/webhooks/delivery/recover/"
+
+    assert b"Recover failed webhooks" in staff.get(address).content
+    assert b"This field is required" in staff.post(address, form | {"reason": ""}).content
+    assert b"within the last 30 days" in staff.post(address, form | {"since": "2020-01-01T00:00"}).content
+    assert histories() == []
+    page = staff.post(address, form, follow=True)
+
+    assert b"1 failed webhook is being sent again." in page.content
+    states = dict(Delivery.objects.values_list("pk", "state"))
+    assert states == {row.pk: "pending", other.pk: "abandoned", test.pk: "abandoned"}
+    assert histories() == [(str(row.organization_id), "Recovered 1 failed webhooks: their receiver is back")]
+
+
+def test_only_those_with_the_permission_may_send_again(client: Client) -> None:
+    row = failed()
+    person = User.objects.create_user("support@example.com", "a long password", is_staff=True)
+    person.user_permissions.add(Permission.objects.get(codename="view_delivery"))
+    client.force_login(person)
+    addresses = [f"/admin/webhooks/delivery/{row.pk}/redeliver/", "/admin/webhooks/delivery/recover/"]
+
+    for address in addresses:
+        assert client.get(address).status_code == 403
+        assert client.post(address, {"reason": "r"}).status_code == 403
+    chosen = {"action": "redeliver_selected", "_selected_action": [row.pk], "confirmed": "yes", "reason": "r"}
+    client.post("/admin/webhooks/delivery/", chosen)
+    row.refresh_from_db()
+    assert row.state == "abandoned"
+
+    person.user_permissions.add(Permission.objects.get(codename="redeliver_delivery"))
+    for address in addresses:
+        assert client.get(address).status_code == 200
+    client.post(addresses[0], {"reason": "r"})
+    row.refresh_from_db()
+    assert row.state == "pending"

@@ -26,7 +26,7 @@ from providers.models import SandboxRun
 from seedancee2.api import errors, fields, parsing
 from seedancee2.console.tests.manual import SOURCE, Table, codes, numbers, tables
 from seedancee2.lib import clock, destinations
-from webhooks import delivery, secrets
+from webhooks import deliveries, delivery, replies, samples, secrets, signing
 from webhooks.models import Delivery
 from webhooks.tests.factories import DeliveryFactory
 
@@ -35,12 +35,12 @@ HELD: dict[tuple[str, int], str] = {}
 
 
 def holds(*places):
-    """Mark a test with the tables that it holds, and hand them to it as `table`, `second` and `third`."""
+    """Mark a test with the tables that it holds, and hand them to it as `table`, `second` and so on."""
 
     def mark(test):
         HELD.update(dict.fromkeys(places, test.__name__))
         found = [TABLES.get(place, Table([], [])) for place in places]
-        names = ("table", "second", "third")[: len(found)]
+        names = ("table", "second", "third", "fourth")[: len(found)]
         return pytest.mark.parametrize(names, [tuple(found)], ids=[places[0][0]])(test)
 
     return mark
@@ -179,8 +179,13 @@ def test_output_fields(table):
     assert set(payloads._URL_NAMES) == set(OutputAsset.Kind)
 
 
-@holds(("waiting-instead-of-asking-often", 0), ("list-video-tasks", 0), ("usage-summary", 0))
-def test_query_parameters(table, second, third):
+@holds(
+    ("waiting-instead-of-asking-often", 0),
+    ("list-video-tasks", 0),
+    ("usage-summary", 0),
+    ("see-what-became-of-a-webhook", 0),
+)
+def test_query_parameters(table, second, third, fourth):
     drawn = SchemaGenerator().get_schema(request=None, public=True)
 
     def resolved(schema):
@@ -190,6 +195,7 @@ def test_query_parameters(table, second, third):
         (table, "/v1/videos/generations/{id}"),
         (second, "/v1/videos/generations"),
         (third, "/v1/usage"),
+        (fourth, "/v1/webhooks/deliveries"),
     ):
         rows = shown.by_code()
         parameters = drawn["paths"][path]["get"]["parameters"]
@@ -256,6 +262,35 @@ def test_delivery(table, second):
     said = re.search(r"up to (\d+) in all over at least (\d+) hours.* up to (\d+)%", SOURCE, re.DOTALL)
     assert [int(number) for number in said.groups()] == [len(schedule), 72, delivery.JITTER * 100]
     assert sum(schedule) >= 72 * 3600
+
+
+@holds(("webhooks-in-practice", 0), ("see-what-became-of-a-webhook", 1))
+@pytest.mark.django_db
+def test_deliveries_and_what_can_be_done_about_them(table, second):
+    drawn = SchemaGenerator().get_schema(request=None, public=True)
+
+    assert {codes(request)[0] for request, _ in table.rows} == {
+        f"{method.upper()} {path}"
+        for path, operations in drawn["paths"].items()
+        if path.startswith("/v1/webhooks")
+        for method in operations
+    }
+    rows = second.by_code()
+    assert list(rows) == list(replies.delivery(DeliveryFactory.create()))
+    assert codes(rows["state"][0]) == replies.DELIVERY_STATES
+    for sentence in (
+        f"{['None', 'One', 'Two'][samples.MAX_AT_ONCE]} can be under way at once.",
+        f"The last {deliveries.ATTEMPTS_SHOWN} attempts are shown.",
+        f"has had {deliveries.MAX_ATTEMPTS} attempts",
+        f"A body is kept for {deliveries.KEPT_FOR.days} days",
+        f"up to {deliveries.KEPT_FOR.days} days back",
+        f"opens up to {deliveries.MAX_RECOVERED:,}",
+        f"begins anew, with {len(delivery.SCHEDULE)} attempts",
+    ):
+        assert sentence in " ".join(SOURCE.split())
+    # The last of the choices stands behind "or".
+    choices = " or ".join(", ".join(signing.OVERLAPS.values()).rsplit(", ", 1))
+    assert f"signs beside the new one: {choices}." in " ".join(SOURCE.split())
 
 
 @holds(("input-guidelines", 0))

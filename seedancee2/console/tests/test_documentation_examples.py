@@ -20,6 +20,8 @@ from generations.tests.factories import funded_organization
 from seedancee2.console import documentation
 from seedancee2.console.tests.manual import SOURCE, examples, fences
 from seedancee2.lib import signing
+from webhooks import openapi_examples, samples
+from webhooks.models import Delivery
 
 EXAMPLES = list(examples())
 SECTIONS = [f"{shell.section}-{number}" for number, (shell, _, _) in enumerate(EXAMPLES)]
@@ -74,6 +76,19 @@ def test_replies_are_those_that_the_api_is_held_to(name, section, title):
     assert json.dumps(_json(section, title)) == json.dumps(golden(name))
 
 
+def test_the_delivery_shown_is_that_of_the_openapi_document():
+    shown = json.dumps(_json("see-what-became-of-a-webhook", "Reply"))
+    assert shown == json.dumps(openapi_examples.IN_FULL)
+
+
+def test_samples_are_the_bodies_that_are_shown(settings):
+    settings.MEDIA_BASE_URL = "https://media.seedancee2.ai"
+    for event in Delivery.Event.values:
+        assert samples.body(event).decode() == json.dumps(
+            _json("webhooks", f"Body of {event}"), ensure_ascii=False, separators=(",", ":")
+        )
+
+
 def test_the_completed_webhook_is_the_completed_reply_without_a_last_frame():
     completed = golden("completed")
     del completed["data"]["output"]["last_frame_url"]
@@ -119,7 +134,8 @@ def test_the_three_languages_say_the_same(example):
 
 @pytest.mark.django_db
 def test_every_create_example_is_a_valid_request():
-    bodies = [body for shell, _, _ in EXAMPLES if (body := _shell_body(shell.content))]
+    creates = [shell.content for shell, _, _ in EXAMPLES if '/v1/videos/generations" ' in shell.content]
+    bodies = [_shell_body(content) for content in creates if "-X POST" in content]
 
     assert bodies[0] == golden("create_minimal_request")
     assert golden("create_full_request") in bodies
