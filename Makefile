@@ -1,6 +1,6 @@
 # Seedancee2. `make help` lists what there is. Paths are relative, so that any folder name will do.
 .POSIX:
-.PHONY: help run test chaos check format lock audit clean
+.PHONY: help run test chaos screenshots check format lock audit clean
 
 PYTHON = python3
 BIN = .venv/bin
@@ -8,7 +8,7 @@ IN_VENV = $(BIN)/python -m
 PIP_INSTALL = $(IN_VENV) pip install --disable-pip-version-check --progress-bar off -r
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 run: .venv/local.stamp ## the whole system on this machine; PORT=8001 make run moves it
 	@exec $(IN_VENV) seedancee2.local.run
@@ -21,6 +21,9 @@ chaos: .venv/dev.stamp ## hurt the whole system while customers use it; CHAOS_SE
 	@$(IN_VENV) tests.chaos.degraded
 	@$(IN_VENV) tests.chaos.broker --times 2
 	@exec $(IN_VENV) tests.chaos.run $(ARGS)
+
+screenshots: .venv/dev.stamp ## every page, light and dark, wide and narrow, into var/screenshots
+	@exec $(IN_VENV) tests.browser.screenshots
 
 check: .venv/dev.stamp ## style, types, imports, migrations, production settings, OpenAPI
 	$(IN_VENV) ruff check .

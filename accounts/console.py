@@ -15,7 +15,7 @@ from django.urls import NoReverseMatch, reverse
 from django.utils.cache import add_never_cache_headers
 from django.views import View
 
-from accounts import roles
+from accounts import roles, second_factor
 from accounts.models import Membership, User
 
 SESSION_KEY = "console_organization"
@@ -77,9 +77,13 @@ class ConsoleView(View):
             response: HttpResponseBase = render(request, "console/no_organization.html", status=status)
         else:
             self.membership = self.choose_membership()
-            if not self.may(self.permission):
+            organization = self.membership.organization
+            if second_factor.is_missing(user=self.user, organization=organization):
+                response = second_factor.lead_to_set_up(request, demanded_by=organization.name)
+            elif not self.may(self.permission):
                 raise PermissionDenied
-            response = super().dispatch(request, *args, **kwargs)
+            else:
+                response = super().dispatch(request, *args, **kwargs)
         add_never_cache_headers(response)
         return response
 

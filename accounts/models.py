@@ -59,6 +59,9 @@ class Organization(models.Model):
     name = models.CharField(max_length=120)
     is_suspended = models.BooleanField(default=False)
     is_webhook_signing_enabled = models.BooleanField(default=True)
+    demands_second_factor = models.BooleanField(
+        default=False, help_text="Members enter the console with a second factor only."
+    )
     create_rate_limit = models.PositiveIntegerField(null=True, blank=True, help_text="Creates a minute for each key.")
     request_rate_limit = models.PositiveIntegerField(null=True, blank=True, help_text="Other requests a minute.")
     created_at = models.DateTimeField(default=clock.now, editable=False)

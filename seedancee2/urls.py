@@ -22,6 +22,7 @@ urlpatterns = [
     path("docs/api", documentation.reference, name="docs-api"),
     path("docs/api/try", documentation.try_it, name="docs-try"),
     path("llms.txt", documentation.llms, name="llms"),
+    path("accounts/", include("accounts.account_urls")),
     path("accounts/", include("allauth.urls")),
     path("console/webhooks/", include(webhook_urls.console_patterns)),
     path("console/", include("accounts.urls")),

@@ -25,7 +25,7 @@ _SET_BY_TESTS = (
     "LOCAL_MODE",
     "DEBUG",
 )
-_LEFT_OUT = (".venv", ".git", "var", "__pycache__", ".*_cache", ".hypothesis", "docs", "bench")
+_LEFT_OUT = (".venv", ".git", "var", "__pycache__", ".*_cache", ".hypothesis", "bench")
 
 
 class LocalSystem:

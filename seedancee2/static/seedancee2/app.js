@@ -54,6 +54,11 @@
     });
   });
 
+  // On a narrow screen the tabs scroll: the one that is open shows.
+  document.querySelectorAll(".tabs [aria-current]").forEach(function (tab) {
+    tab.scrollIntoView({ block: "nearest", inline: "center" });
+  });
+
   // An open menu closes when one clicks elsewhere or presses Escape.
   function closeMenus(except) {
     document.querySelectorAll("details.menu[open]").forEach(function (menu) {

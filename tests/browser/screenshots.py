@@ -1,0 +1,196 @@
+"""`make screenshots`: every page, light and dark, wide and narrow, as PNG files in var/screenshots.
+
+It runs a copy of this checkout with a demo customer who has videos, so what is seen is what a customer sees. A page
+that no application serves yet is passed over; one that answers with an error ends the run with its address.
+"""
+
+import dataclasses
+import json
+import re
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import requests
+from playwright.sync_api import Browser, Page
+
+from seedancee2.local.state import VAR
+from tests.browser import chromium
+from tests.local_system import LocalSystem
+
+FOLDER = VAR / "screenshots"
+WIDTHS = {"wide": (1280, 900), "narrow": (390, 844)}
+SCHEMES = ("light", "dark")
+DEMO = ("demo@example.com", "correct horse battery staple")
+
+# Names of files and addresses of pages for everybody.
+OPEN = [
+    ("landing", "/"),
+    ("docs", "/docs"),
+    ("docs-api", "/docs/api"),
+    ("pricing", "/pricing"),
+    ("status", "/status"),
+    ("errors", "/docs/errors"),
+    ("changelog", "/changelog"),
+    ("not-found", "/no-such-page"),
+    ("sign-in", "/accounts/login/"),
+    ("sign-up", "/accounts/signup/"),
+    ("password-reset", "/accounts/password/reset/"),
+    ("password-reset-sent", "/accounts/password/reset/done/"),
+    ("password-reset-expired", "/accounts/password/reset/key/1-expired/"),
+    ("verification-sent", "/accounts/confirm-email/"),
+    ("confirm-expired", "/accounts/confirm-email/expired/"),
+    ("inactive", "/accounts/inactive/"),
+]
+# Of the signed-in the names of addresses, as the URL map has them; `console-task` takes the id of a task.
+SIGNED_IN = [
+    "console-home",
+    "console-tasks",
+    "console-task",
+    "console-playground",
+    "console-keys",
+    "console-usage",
+    "console-billing",
+    "console-webhooks",
+    "console-members",
+    "console-audit",
+    "console-settings",
+    "account_profile",
+    "account_email",
+    "account_change_password",
+    "usersessions_list",
+    "mfa_index",
+    "mfa_activate_totp",
+    "mfa_list_webauthn",
+    "mfa_add_webauthn",
+    "account_logout",
+]
+
+_FIND = """
+import json
+from django.urls import NoReverseMatch, reverse
+found = {{}}
+for name in {names!r}:
+    for arguments in ([], [{task_id!r}]):
+        try:
+            found[name] = reverse(name, args=arguments)
+        except NoReverseMatch:
+            continue
+print(json.dumps(found))
+"""
+
+_MAKE_CUSTOMER = """
+from accounts.models import Membership, Organization, User
+user = User.objects.create_user({email!r}, {password!r}, name="Demo Customer")
+Membership.objects.create(user=user, organization=Organization.objects.get(name="demo"), role="owner")
+"""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Shot:
+    """A page to photograph."""
+
+    name: str
+    address: str
+
+
+def take(browser: Browser, base_url: str, addresses: dict[str, str]) -> int:
+    """Write every picture, and return how many."""
+    count = 0
+    for scheme in SCHEMES:
+        page = browser.new_context(base_url=base_url, color_scheme=scheme).new_page()  # type: ignore[arg-type]
+        count += sum(_photograph(page, Shot(*entry), scheme) for entry in OPEN)
+        _sign_in(page)
+        count += sum(_photograph(page, Shot(*entry), scheme) for entry in addresses.items())
+        page.context.close()
+    return count
+
+
+def _photograph(page: Page, shot: Shot, scheme: str) -> int:
+    reply = page.goto(shot.address, wait_until="networkidle")
+    status = reply.status if reply else 0
+    if status == 404 and shot.name != "not-found":
+        print(f"  {shot.address} is not served yet")
+        return 0
+    if status >= 400 and status != 404:
+        raise SystemExit(f"{shot.address} answers {status}.")
+    for width, (across, down) in WIDTHS.items():
+        page.set_viewport_size({"width": across, "height": down})
+        page.screenshot(path=FOLDER / f"{shot.name}-{scheme}-{width}.png", full_page=True)
+        _hold_to_width(page, shot, across)
+    return len(WIDTHS)
+
+
+def _hold_to_width(page: Page, shot: Shot, across: int) -> None:
+    needed = page.evaluate("document.documentElement.scrollWidth")
+    if needed > across:
+        print(f"  {shot.address} is {needed} pixels wide on a screen of {across}")
+
+
+def _sign_in(page: Page) -> None:
+    email, password = DEMO
+    page.goto("/accounts/login/")
+    page.get_by_label("E-mail address").fill(email)
+    page.get_by_role("textbox", name="Password").fill(password)
+    page.get_by_role("button", name="Sign in", exact=True).click()
+    page.wait_for_url(re.compile("/console/"))
+    # The pages of the second factor ask for the password once more.
+    page.goto("/accounts/reauthenticate/?next=/accounts/2fa/")
+    page.get_by_role("textbox", name="Password").fill(password)
+    page.get_by_role("button", name="Confirm").click()
+    page.wait_for_url(re.compile("/2fa/"))
+
+
+def _make_videos(run: dict[str, Any]) -> str:
+    """Make one of each: completed, failed, and still at work; return the id of the completed one."""
+    headers = {"Authorization": f"Bearer {run['api_key']}"}
+    address = f"{run['base_url']}/v1/videos/generations"
+    ids = []
+    for prompt in (
+        "A drone shot of waves breaking against black rocks",
+        "[sandbox:fail] A storm",
+        "[sandbox:delay=600] Clouds",
+    ):
+        body = {"model": "mini", "input": {"prompt": prompt, "duration": 5, "resolution": "480p"}}
+        reply = requests.post(address, headers=headers, json=body, timeout=30)
+        reply.raise_for_status()
+        ids.append(str(reply.json()["data"]["id"]))
+    end = time.monotonic() + 60
+    while time.monotonic() < end:
+        state = requests.get(f"{address}/{ids[0]}", headers=headers, timeout=30).json()["data"]["status"]
+        if state in ("completed", "failed"):
+            return ids[0]
+        time.sleep(0.5)
+    raise SystemExit("The demo customer's video was not made within a minute.")
+
+
+def main() -> None:
+    """Start the system, take the pictures, stop it."""
+    try:
+        path = chromium.find()
+    except chromium.NoChromium as missing:
+        sys.exit(str(missing))
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    FOLDER.mkdir(parents=True)
+    with tempfile.TemporaryDirectory(prefix="seedancee2-screenshots-") as folder:
+        system = LocalSystem(Path(folder) / "seedancee2")
+        try:
+            run = system.start()
+            system.manage("shell", "-c", _MAKE_CUSTOMER.format(email=DEMO[0], password=DEMO[1]))
+            find = _FIND.format(names=SIGNED_IN, task_id=_make_videos(run))
+            addresses = json.loads(system.manage("shell", "-v", "0", "-c", find).splitlines()[-1])
+            for name in SIGNED_IN:
+                if name not in addresses:
+                    print(f"  {name} is not served yet")
+            with chromium.launched(path) as browser:
+                count = take(browser, run["base_url"].replace("127.0.0.1", "localhost"), addresses)
+        finally:
+            system.stop()
+    print(f"{count} pictures in {FOLDER}")
+
+
+if __name__ == "__main__":
+    main()
