@@ -18,6 +18,7 @@ class Permission(enum.Enum):
     MANAGE_SIGNING = "read and rotate the webhook signing secret, and switch signing on and off"
     VIEW_BILLING = "see balances, the ledger and statements"
     REQUEST_CREDITS = "ask for more credits"
+    SET_BALANCE_ALERTS = "choose at which balances the organization is told by mail"
     VIEW_AUDIT = "read the audit log"
     MANAGE_MEMBERS = "invite, change and remove members other than owners"
     CHANGE_SETTINGS = "change the organization's settings"
@@ -31,7 +32,7 @@ TABLE: dict[str, frozenset[Permission]] = {
     _R.OWNER: frozenset(Permission),
     _R.ADMIN: frozenset(Permission) - {_P.MANAGE_OWNERS},
     _R.DEVELOPER: frozenset({_P.VIEW, _P.GENERATE, _P.MANAGE_OWN_KEYS, _P.VIEW_WEBHOOKS, _P.REDELIVER_WEBHOOKS}),
-    _R.BILLING: frozenset({_P.VIEW, _P.VIEW_BILLING, _P.REQUEST_CREDITS}),
+    _R.BILLING: frozenset({_P.VIEW, _P.VIEW_BILLING, _P.REQUEST_CREDITS, _P.SET_BALANCE_ALERTS}),
     _R.VIEWER: frozenset({_P.VIEW, _P.VIEW_ALL_KEYS}),
 }
 

@@ -7,9 +7,11 @@ from django.db import connection, transaction
 from django.db.models import Sum
 from django.db.models.functions import Abs, Coalesce
 
+from accounts import audit
+from accounts.models import User
 from billing import ledger
-from billing.models import Adjustment
-from seedancee2.lib import clock, ids
+from billing.models import Adjustment, TopUpRequest
+from seedancee2.lib import clock, ids, wakeups
 
 CLI = "system:cli"  # whoever has a shell on the server; every use stands in the ledger under this name
 MAX_AMOUNT = 10**12
@@ -51,6 +53,8 @@ def request(
         )
         if (adjustment.account_id, adjustment.amount) != (organization_id, amount):
             raise ValueError(f"{adjustment.adjustment_id} was used for another adjustment; ask anew.")
+        if is_new:
+            _note("credits.adjustment_requested", adjustment, requested_by)
         if is_new and abs(amount) + _moved_alone_today(adjustment) <= adjustment.limit:
             _move(adjustment)
     return adjustment
@@ -73,6 +77,7 @@ def approve(*, adjustment_id: str, approved_by: str) -> Adjustment:
             raise NotAllowed("Somebody else than who asked for it must approve an adjustment.")
         adjustment.approved_by = approved_by
         adjustment.save(update_fields=["approved_by"])
+        _note("credits.adjustment_approved", adjustment, approved_by)
         _move(adjustment)
     return adjustment
 
@@ -91,6 +96,8 @@ def decline(*, adjustment_id: str, declined_by: str) -> Adjustment:
             adjustment.declined_at = clock.now()
             adjustment.approved_by = declined_by
             adjustment.save(update_fields=["declined_at", "approved_by"])
+            _note("credits.adjustment_declined", adjustment, declined_by)
+            _close_top_up(adjustment, TopUpRequest.State.DECLINED)
     return adjustment
 
 
@@ -118,6 +125,7 @@ def _moved_alone_today(adjustment: Adjustment) -> int:
 def _move(adjustment: Adjustment) -> None:
     adjustment.moved_at = clock.now()
     adjustment.save(update_fields=["moved_at"])
+    _close_top_up(adjustment, TopUpRequest.State.GRANTED)
     actor = adjustment.requested_by
     if adjustment.approved_by:
         actor = f"{actor}, approved by {adjustment.approved_by}"
@@ -126,5 +134,26 @@ def _move(adjustment: Adjustment) -> None:
         amount=adjustment.amount,
         reference=adjustment.adjustment_id,
         actor=actor,
+        reason=adjustment.reason,
+    )
+
+
+def _close_top_up(adjustment: Adjustment, state: TopUpRequest.State) -> None:
+    """End the customer's request that the adjustment answers, if any; before the account, which is locked last."""
+    requests = TopUpRequest.objects.filter(adjustment=adjustment, state=TopUpRequest.State.OPEN)
+    # What was meant for the customer on approval does not fit a refusal.
+    values = {"reply": ""} if state == TopUpRequest.State.DECLINED else {}
+    if requests.update(state=state, decided_at=clock.now(), **values):
+        wakeups.on_commit("billing.tell")
+
+
+def _note(action: str, adjustment: Adjustment, actor: str) -> None:
+    kind, _, number = actor.partition(":")
+    audit.note(
+        organization_id=adjustment.account_id,
+        actor=User.objects.filter(pk=number).first() if kind == "user" and number.isdecimal() else None,
+        action=action,
+        target=adjustment.adjustment_id,
+        after={"amount": adjustment.amount},
         reason=adjustment.reason,
     )

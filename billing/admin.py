@@ -12,9 +12,19 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import action
 from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminTextInputWidget
 
+from accounts.models import User
 from accounts.staff import ReadOnlyAdmin
-from billing import adjustments, ledger
-from billing.models import Adjustment, CreditAccount, Finding, LedgerEntry, Rate, Reservation
+from billing import adjustments, ledger, topups
+from billing.models import (
+    Adjustment,
+    BalanceAlert,
+    CreditAccount,
+    Finding,
+    LedgerEntry,
+    Rate,
+    Reservation,
+    TopUpRequest,
+)
 from seedancee2.api.errors import InsufficientCredits
 from seedancee2.lib import ids
 
@@ -30,7 +40,7 @@ class AdjustForm(forms.Form):
     )
     reason = forms.CharField(
         max_length=adjustments.MAX_REASON_LENGTH,
-        help_text="Kept in the ledger for good.",
+        help_text="Kept in the ledger for good, where the customer reads it.",
         widget=UnfoldAdminTextInputWidget,
     )
     reference = forms.CharField(max_length=64, widget=forms.HiddenInput)
@@ -137,6 +147,114 @@ class AdjustmentAdmin(ReadOnlyAdmin):
         except InsufficientCredits:
             messages.error(request, "The available credits do not cover this; it stays waiting.")
         return HttpResponseRedirect(reverse("admin:billing_adjustment_change", args=[object_id]))
+
+
+class GrantForm(forms.Form):
+    """How many credits, and what the customer is told."""
+
+    amount = forms.IntegerField(
+        min_value=1,
+        max_value=topups.MAX_AMOUNT,
+        help_text="As asked for, or what you give instead.",
+        widget=UnfoldAdminIntegerFieldWidget,
+    )
+    reason = forms.CharField(
+        max_length=topups.MAX_TEXT_LENGTH,
+        help_text="Stands in the ledger and in the mail to the customer, such as “Invoice 2026-117”.",
+        widget=UnfoldAdminTextInputWidget,
+    )
+
+
+class DeclineForm(forms.Form):
+    """What the customer is told."""
+
+    reason = forms.CharField(
+        max_length=topups.MAX_TEXT_LENGTH,
+        help_text="The customer reads it in a mail and on their billing page.",
+        widget=UnfoldAdminTextInputWidget,
+    )
+
+
+@admin.register(TopUpRequest)
+class TopUpRequestAdmin(ReadOnlyAdmin):
+    """Requests for credits, open ones first."""
+
+    list_display = [
+        "created_at",
+        "organization",
+        "amount",
+        "note",
+        "requested_by",
+        "state",
+        "adjustment",
+        "decided_at",
+    ]
+    list_filter = ["state"]
+    list_select_related = ["account__organization", "requested_by", "adjustment"]
+    search_fields = ["account__organization__name", "=request_id"]
+    ordering = [models.F("decided_at").desc(nulls_first=True), "-request_id"]
+    actions_detail = ["grant", "decline"]
+
+    @admin.display(ordering="account__organization__name")
+    def organization(self, top_up: TopUpRequest) -> str:
+        """Who asks."""
+        return str(top_up.account.organization)
+
+    def has_decide_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
+        """Who may decide: those who may adjust credits."""
+        return bool(request.user.has_perm("billing.adjust_creditaccount"))
+
+    @action(description="Grant", url_path="grant", permissions=["decide"])
+    def grant(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Grant after amount and reason."""
+        top_up = self._find(object_id)
+        form = GrantForm(request.POST or None, initial={"amount": top_up.amount})
+        return self._decide(request, top_up, form, "Grant credits")
+
+    @action(description="Decline", url_path="decline", permissions=["decide"])
+    def decline(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Decline after a reason."""
+        return self._decide(request, self._find(object_id), DeclineForm(request.POST or None), "Decline this request")
+
+    def _find(self, object_id: str) -> TopUpRequest:
+        rows = TopUpRequest.objects.select_related("account__organization", "requested_by", "adjustment")
+        return get_object_or_404(rows, pk=object_id)
+
+    def _decide(
+        self, request: HttpRequest, top_up: TopUpRequest, form: GrantForm | DeclineForm, title: str
+    ) -> HttpResponse:
+        if request.method != "POST" or not form.is_valid():
+            context = {**self.admin_site.each_context(request), "title": title, "top_up": top_up, "form": form}
+            return render(request, "admin/billing/decide_top_up.html", context)
+        assert isinstance(request.user, User)
+        try:
+            if isinstance(form, GrantForm):
+                top_up = topups.grant(request_id=top_up.pk, granted_by=request.user, **form.cleaned_data)
+            else:
+                top_up = topups.decline(request_id=top_up.pk, declined_by=request.user, **form.cleaned_data)
+        except (topups.NotOpen, adjustments.NotAllowed) as error:
+            messages.error(request, str(error))
+        else:
+            if top_up.state == TopUpRequest.State.OPEN:
+                messages.warning(request, "This is above the limit: somebody else must approve the adjustment.")
+                return HttpResponseRedirect(reverse("admin:billing_adjustment_change", args=[top_up.adjustment_id]))
+            messages.success(request, f"{top_up.account.organization}: {top_up.state}. A mail tells the customer.")
+        return HttpResponseRedirect(reverse("admin:billing_topuprequest_change", args=[top_up.pk]))
+
+
+@admin.register(BalanceAlert)
+class BalanceAlertAdmin(ReadOnlyAdmin):
+    """The balances at which customers get a mail."""
+
+    list_display = ["organization", "credits", "is_armed", "told_at"]
+    list_filter = ["is_armed"]
+    list_select_related = ["account__organization"]
+    search_fields = ["account__organization__name"]
+
+    @admin.display(ordering="account__organization__name")
+    def organization(self, alert: BalanceAlert) -> str:
+        """Whose balance."""
+        return str(alert.account.organization)
 
 
 @admin.register(Finding)

@@ -5,7 +5,7 @@ from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
 from django.db.models import F, Q
 
-from accounts.models import Organization
+from accounts.models import Organization, User
 from seedancee2.lib import clock
 
 
@@ -128,6 +128,75 @@ class Adjustment(models.Model):
         return f"{self.amount:+} credits for organization {self.account_id}"
 
 
+class TopUpRequest(models.Model):
+    """A customer's wish for credits, and what became of it; an organization has one open request at a time."""
+
+    class State(models.TextChoices):
+        OPEN = "open"
+        GRANTED = "granted"
+        DECLINED = "declined"
+        WITHDRAWN = "withdrawn"
+
+    request_id = models.CharField(max_length=40, primary_key=True)
+    account = models.ForeignKey(CreditAccount, on_delete=models.PROTECT, related_name="top_up_requests")
+    amount = models.BigIntegerField()
+    note = models.CharField(max_length=500, blank=True)
+    requested_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    state = models.CharField(max_length=9, choices=State.choices, default=State.OPEN)
+    adjustment = models.OneToOneField(
+        Adjustment, null=True, blank=True, on_delete=models.PROTECT, related_name="top_up_request"
+    )
+    reply = models.CharField(max_length=500, blank=True, help_text="What the customer is told of the decision.")
+    created_at = models.DateTimeField(default=clock.now, editable=False)
+    decided_at = models.DateTimeField(null=True, blank=True)
+    staff_told_at = models.DateTimeField(null=True, blank=True)
+    customer_told_at = models.DateTimeField(null=True, blank=True)
+    leased_until = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        verbose_name = "top-up request"
+        constraints = [
+            models.CheckConstraint(condition=Q(amount__gt=0), name="billing_topup_amount"),
+            models.CheckConstraint(
+                condition=Q(state="open", decided_at__isnull=True) | (~Q(state="open") & Q(decided_at__isnull=False)),
+                name="billing_topup_decided",
+            ),
+            models.UniqueConstraint(fields=["account"], condition=Q(state="open"), name="billing_topup_one_open"),
+        ]
+        indexes = [
+            # Serves the sweep that writes the mails.
+            models.Index(
+                fields=["created_at"],
+                condition=Q(staff_told_at__isnull=True)
+                | Q(customer_told_at__isnull=True, state__in=["granted", "declined"]),
+                name="billing_topup_untold",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.amount} credits asked for by organization {self.account_id}"
+
+
+class BalanceAlert(models.Model):
+    """An organization is told by mail when its available credits fall below this; armed again once they are back."""
+
+    account = models.ForeignKey(CreditAccount, on_delete=models.CASCADE, related_name="alerts")
+    credits = models.BigIntegerField()
+    is_armed = models.BooleanField(default=True)
+    told_at = models.DateTimeField(null=True, blank=True, help_text="Of the last mail.")
+    leased_until = models.DateTimeField(null=True, blank=True, editable=False)
+    created_at = models.DateTimeField(default=clock.now, editable=False)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(credits__gt=0), name="billing_alert_credits"),
+            models.UniqueConstraint(fields=["account", "credits"], name="billing_alert_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"below {self.credits} credits of organization {self.account_id}"
+
+
 class Finding(models.Model):
     """A discrepancy that reconciliation found; open until a look at everything no longer has it."""
 
@@ -202,6 +271,12 @@ class LedgerEntry(models.Model):
             # The balance at a past instant, and an organization's entries by time. Read backwards; a descending index
             # with the sequence would be a third larger, since entries of one account and instant are few.
             models.Index(fields=["account", "created_at"], name="billing_entry_time"),
+            # An organization's few entries that belong to no running task, among its very many that do.
+            models.Index(
+                fields=["account", "sequence"],
+                condition=Q(kind__in=["grant", "adjust", "refund"]),
+                name="billing_entry_by_hand",
+            ),
             # What moved lately, for reconciliation; a BRIN costs next to nothing on rows that only ever come later.
             BrinIndex(fields=["created_at"], name="billing_entry_lately"),
         ]

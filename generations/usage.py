@@ -2,17 +2,22 @@
 
 import dataclasses
 import datetime as dt
+import enum
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Final
 
-from django.db.models import Count, Min, Q, QuerySet, Sum
-from django.db.models.functions import TruncDate
+from django.db.models import Case, Count, F, Func, Min, Q, QuerySet, Sum, TextField, Value, When
+from django.db.models.functions import Cast, TruncDate
 
 from accounts.models import Organization
 from generations.models import Generation
 from seedancee2.lib import clock
 
 Status = Generation.Status
+
+MAX_GROUPS: Final = 50  # values of metadata told apart
+_NONE: Final = Value(False)
+NEWEST: Final = 500  # jobs whose metadata is looked at for its keys
 
 
 class EmptyRange(Exception):
@@ -42,14 +47,29 @@ class Sums:
         self.credits_charged += row["charged"]
         self.credits_refunded += row["refunded"]
 
+    def merge(self, other: "Sums") -> None:
+        """Add the sums of other jobs."""
+        for field in dataclasses.fields(self):
+            setattr(self, field.name, getattr(self, field.name) + getattr(other, field.name))
+
+    @property
+    def jobs(self) -> int:
+        """All jobs."""
+        return self.pending_jobs + self.processing_jobs + self.completed_jobs + self.failed_jobs
+
+    @property
+    def open_jobs(self) -> int:
+        """Those that have not ended."""
+        return self.pending_jobs + self.processing_jobs
+
+    @property
+    def net_credits(self) -> int:
+        """What was paid."""
+        return self.credits_charged - self.credits_refunded
+
     def as_json(self) -> dict[str, int]:
         """Return the page's keys in the page's order."""
-        jobs = self.pending_jobs + self.processing_jobs + self.completed_jobs + self.failed_jobs
-        return {
-            "total_jobs": jobs,
-            **dataclasses.asdict(self),
-            "net_credits": self.credits_charged - self.credits_refunded,
-        }
+        return {"total_jobs": self.jobs, **dataclasses.asdict(self), "net_credits": self.net_credits}
 
 
 def summarize(
@@ -73,14 +93,91 @@ def summarize(
     if start is not None and start > until:
         raise EmptyRange
     since = start or min(_beginning(organization_id, own), until)
-    rows = _rows(own.filter(created_at__gte=since, created_at__lte=until))
+    rows = _rows(own.filter(created_at__gte=since, created_at__lte=until), F("model"))
     days = _grouped(rows, "day")
     return {
         "range": {"start": clock.iso(since), "end": clock.iso(until)},
         "summary": _total(rows).as_json(),
-        "by_model": [{"model": model, **sums.as_json()} for model, sums in _grouped(rows, "model")],
+        "by_model": [{"model": model, **sums.as_json()} for model, sums in _grouped(rows, "group")],
         "timeline": [{"date": day.isoformat(), **sums.as_json()} for day, sums in days[-limit:]],
     }
+
+
+class By(enum.StrEnum):
+    """What usage can be split by."""
+
+    MODEL = "model"
+    KEY = "key"
+    STATUS = "status"
+    METADATA = "metadata"
+
+
+# Stands for the groups beyond the largest; no group has this name, which is not a text.
+REST: Final = object()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Breakdown:
+    """The sums of a range in all, by group with the largest first, and for each day with jobs by group.
+
+    A group is a model, a status, the id of a key, or a value of metadata; None is that of jobs without it.
+    """
+
+    total: Sums
+    groups: list[tuple[Any, Sums]]
+    days: dict[dt.date, dict[Any, Sums]]
+
+
+def break_down(
+    *, organization_id: int, is_test: bool, start: dt.datetime, end: dt.datetime, by: By, metadata_key: str = ""
+) -> Breakdown:
+    """Split the same sums as `summarize` gives, of the jobs created from `start` to `end`, both included.
+
+    Of metadata, whose values may be as many as the jobs, the MAX_GROUPS most frequent are told apart.
+    """
+    own: QuerySet[Any] = Generation.objects.filter(
+        organization_id=organization_id, is_test=is_test, created_at__gte=start, created_at__lte=end
+    )
+    is_rest: Any = _NONE
+    match by:
+        case By.METADATA:
+            group: Any = _metadata(metadata_key)
+            found = own.order_by().values(value=group).filter(value__isnull=False).annotate(jobs=Count("public_id"))
+            frequent = list(found.order_by("-jobs", "value").values_list("value", flat=True)[:MAX_GROUPS])
+            own = own.annotate(value=group)
+            is_rest = Case(When(value__isnull=True, then=False), When(value__in=frequent, then=False), default=True)
+            group = Case(When(value__in=frequent, then=F("value")), default=None, output_field=TextField())
+        case By.KEY:
+            group = F("api_key_id")
+        case _:
+            group = F(by.value)
+    rows = _rows(own, group, is_rest)
+    for row in rows:
+        row["group"] = REST if row["is_rest"] else row["group"]
+    days: dict[dt.date, dict[Any, Sums]] = {}
+    groups: dict[Any, Sums] = {}
+    for row in rows:
+        days.setdefault(row["day"], {}).setdefault(row["group"], Sums()).add(row)
+        groups.setdefault(row["group"], Sums()).add(row)
+    largest = sorted(groups.items(), key=lambda item: (item[0] is REST, -item[1].net_credits, -item[1].jobs))
+    return Breakdown(_total(rows), largest, days)
+
+
+def metadata_keys(*, organization_id: int, is_test: bool) -> list[str]:
+    """List the keys that the metadata of the newest jobs has, for somebody to choose from."""
+    own = Generation.objects.filter(organization_id=organization_id, is_test=is_test)
+    newest = own.order_by("-created_at", "-public_id").values_list("metadata", flat=True)[:NEWEST]
+    return sorted({key for metadata in newest for key in metadata})[:MAX_GROUPS]
+
+
+def _metadata(key: str) -> Func:
+    return Func(
+        F("metadata"),
+        Cast(Value(key), TextField()),
+        template="(%(expressions)s)",
+        arg_joiner=" ->> ",
+        output_field=TextField(),
+    )
 
 
 def _beginning(organization_id: int, own: QuerySet[Generation]) -> dt.datetime:
@@ -88,13 +185,13 @@ def _beginning(organization_id: int, own: QuerySet[Generation]) -> dt.datetime:
     return first or Organization.objects.values_list("created_at", flat=True).get(pk=organization_id)
 
 
-def _rows(generations: QuerySet[Generation]) -> list[dict[str, Any]]:
-    """Aggregate by day and model in one statement, so that all three views of the sums are of the same moment."""
+def _rows(generations: QuerySet[Generation], group: Any, is_rest: Any = _NONE) -> list[dict[str, Any]]:
+    """Aggregate by day and group in one statement, so that all views of the sums are of the same moment."""
     ended = Q(status__in=[Status.COMPLETED, Status.FAILED])
     groups: Iterable[Any] = (
         generations.order_by()
-        .annotate(day=TruncDate("created_at", tzinfo=dt.UTC))
-        .values("day", "model")
+        .annotate(day=TruncDate("created_at", tzinfo=dt.UTC), group=group, is_rest=is_rest)
+        .values("day", "group", "is_rest")
         .annotate(
             pending_jobs=Count("public_id", filter=Q(status=Status.PENDING)),
             processing_jobs=Count("public_id", filter=Q(status=Status.PROCESSING)),

@@ -174,6 +174,7 @@ CELERY_BEAT_SCHEDULE = {
     "deliver": {"task": "webhooks.deliver", **_EVERY_SECOND},
     "late": {"task": "generations.late", "schedule": 30.0, "options": {"expires": 30}},
     "deadlines": {"task": "generations.deadlines", "schedule": 5.0, "options": {"expires": 10}},
+    "tell": {"task": "billing.tell", "schedule": 30.0, "options": {"expires": 30}},
     "purge": {"task": "generations.purge", "schedule": 3600.0, "options": {"expires": 3600}},
     "reconcile": {"task": "generations.reconcile", "schedule": 300.0, "options": {"expires": 600}},
     "reconcile-all": {
@@ -307,6 +308,9 @@ AUTH_PASSWORD_VALIDATORS = [
 EMAIL_BACKEND = env.str("EMAIL_BACKEND", default="django.core.mail.backends.console.EmailBackend")
 EMAIL_TIMEOUT = 10  # seconds that a page may wait for the mail server
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="Seedancee2 <no-reply@seedancee2.ai>")
+EMAIL_TIMEOUT = 10  # seconds; a mail that could not be sent is tried again
+# Where customers' requests for credits go; without one the staff find them in the admin only.
+STAFF_EMAIL = env.str("STAFF_EMAIL", default="")
 
 UNFOLD = {"SITE_TITLE": "Seedancee2 staff", "SITE_HEADER": "Seedancee2 staff", "SITE_SYMBOL": "movie"}
 

@@ -5,7 +5,7 @@ from django.contrib import admin
 from django.urls import include, path, re_path
 
 from seedancee2.api import schema
-from seedancee2.console import documentation, health, mediafiles, pages
+from seedancee2.console import documentation, health, mediafiles, pages, status
 from webhooks import urls as webhook_urls
 
 admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign] # allauth's documented way
@@ -23,9 +23,15 @@ urlpatterns = [
     path("docs/api/try", documentation.try_it, name="docs-try"),
     path("llms.txt", documentation.llms, name="llms"),
     path("accounts/", include("accounts.account_urls")),
+    path("pricing", pages.pricing, name="pricing"),
+    path("errors", pages.errors, name="errors"),
+    path("changelog", pages.changelog, name="changelog"),
+    path("status", status.page, name="status"),
     path("accounts/", include("allauth.urls")),
     path("console/webhooks/", include(webhook_urls.console_patterns)),
     path("console/", include("accounts.urls")),
+    path("console/", include("billing.console_urls")),
+    path("console/", include("generations.console_billing_urls")),
     path("admin/", admin.site.urls),
     path("healthz", health.alive, name="healthz"),
     path("readyz", health.ready, name="readyz"),

@@ -21,6 +21,8 @@ READ_ONLY = [
     "billing_reservation",
     "billing_creditaccount",
     "billing_adjustment",
+    "billing_topuprequest",
+    "billing_balancealert",
     "billing_finding",
 ]
 
