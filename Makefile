@@ -20,6 +20,7 @@ chaos: .venv/dev.stamp ## hurt the whole system while customers use it; CHAOS_SE
 	@$(IN_VENV) tests.chaos.ledger
 	@$(IN_VENV) tests.chaos.degraded
 	@$(IN_VENV) tests.chaos.broker --times 2
+	@$(IN_VENV) tests.chaos.webhooks
 	@exec $(IN_VENV) tests.chaos.run $(ARGS)
 
 screenshots: .venv/dev.stamp ## every page, light and dark, wide and narrow, into var/screenshots

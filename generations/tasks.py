@@ -10,6 +10,7 @@ from billing.reconciliation import BEGINNING
 from generations import idempotency, reconciliation, runner
 from providers import claims, late
 from seedancee2.lib import heartbeats, lanes
+from webhooks import pruning
 
 log = structlog.get_logger(__name__)
 
@@ -78,5 +79,5 @@ def reconcile(*, is_whole: bool = False, **_: Any) -> int:
 
 @shared_task(name="generations.purge")
 def purge(**_: Any) -> int:
-    """Forget Idempotency-Keys whose day is over."""
-    return idempotency.purge()
+    """Forget Idempotency-Keys whose day is over, and what webhooks and providers said a month ago."""
+    return idempotency.purge() + pruning.prune()

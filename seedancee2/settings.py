@@ -175,6 +175,7 @@ CELERY_BEAT_SCHEDULE = {
     "late": {"task": "generations.late", "schedule": 30.0, "options": {"expires": 30}},
     "deadlines": {"task": "generations.deadlines", "schedule": 5.0, "options": {"expires": 10}},
     "tell": {"task": "billing.tell", "schedule": 30.0, "options": {"expires": 30}},
+    "notify": {"task": "webhooks.notify", "schedule": 60.0, "options": {"expires": 60}},
     "purge": {"task": "generations.purge", "schedule": 3600.0, "options": {"expires": 3600}},
     "reconcile": {"task": "generations.reconcile", "schedule": 300.0, "options": {"expires": 600}},
     "reconcile-all": {
@@ -306,7 +307,6 @@ AUTH_PASSWORD_VALIDATORS = [
     {"NAME": "django.contrib.auth.password_validation.NumericPasswordValidator"},
 ]
 EMAIL_BACKEND = env.str("EMAIL_BACKEND", default="django.core.mail.backends.console.EmailBackend")
-EMAIL_TIMEOUT = 10  # seconds that a page may wait for the mail server
 DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="Seedancee2 <no-reply@seedancee2.ai>")
 EMAIL_TIMEOUT = 10  # seconds; a mail that could not be sent is tried again
 # Where customers' requests for credits go; without one the staff find them in the admin only.

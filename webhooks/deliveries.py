@@ -18,6 +18,7 @@ from accounts.models import User
 from seedancee2.api import cursors
 from seedancee2.api.errors import DeliveryNotFound, InvalidRequest
 from seedancee2.lib import clock, ids, wakeups
+from webhooks import endpoints
 from webhooks.models import Delivery, DeliveryAttempt
 
 KEPT_FOR: Final = dt.timedelta(days=30)  # bodies and attempts; what is older can be neither sent again nor recovered
@@ -140,6 +141,7 @@ def redeliver(
             row.schedule_base = row.attempt_count
             row.state, row.due_at, row.finished_at = _State.PENDING, now, None
         row.save(update_fields=["first_delivered_at", "schedule_base", "state", "due_at", "finished_at"])
+        endpoints.probe_soon(row.endpoint)
         wakeups.on_commit("webhooks.deliver")
         after = {"attempt_count": row.attempt_count}
         _note(organization_id, actor, "webhook.redelivered", target=row.pk, after=after, reason=reason)

@@ -9,17 +9,19 @@ import datetime as dt
 import math
 import random
 import time
-import uuid
+from collections.abc import Mapping
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
+from types import MappingProxyType
 from typing import Final
 
 import structlog
-from django.db import transaction
+from django.db import OperationalError, transaction
 
 from seedancee2.lib import clock, http, lanes, signing
-from webhooks import secrets
-from webhooks.models import Delivery, DeliveryAttempt
+from webhooks import claims, endpoints, secrets
+from webhooks.claims import Held
+from webhooks.models import Delivery, DeliveryAttempt, Endpoint
 
 log = structlog.get_logger(__name__)
 
@@ -28,13 +30,16 @@ SCHEDULE: Final = (0, 5, 30, 120, 600, 1_800, 7_200, 18_000, 36_000, 50_400, 72_
 JITTER: Final = 0.2
 DEADLINE_SECONDS: Final = 10.0
 LEASE: Final = dt.timedelta(seconds=60)
-MAX_LEASED_PER_HOST: Final = 2
 MAX_RESPONSE_BYTES: Final = 64 * 1024
 EXCERPT_CHARACTERS: Final = 2_000
 _LONGEST_RETRY_AFTER: Final = 3_600.0
 
+_RECORD_PAUSES: Final = (0.5, 2.0)  # seconds; a lease lasts that much longer than the deadline
+
 # A lease with less than this left is not begun on, lest another worker claims the row while we send.
 _LEAST_LEASE: Final = dt.timedelta(seconds=DEADLINE_SECONDS + 15)
+
+_NONE: Final[Held] = MappingProxyType({})
 
 _WORDS: Final = {
     http.Kind.DNS: "The host name could not be resolved.",
@@ -46,44 +51,6 @@ _WORDS: Final = {
     http.Kind.PROTOCOL: "The reply was not valid HTTP.",
     http.Kind.TOO_LARGE: "The reply was too large.",
 }
-
-# Hosts are stepped through by index, so that a host with a great backlog costs a claim no more than one with little.
-_CLAIM: Final = """
-WITH RECURSIVE hosts AS (
-    (SELECT host FROM webhooks_delivery WHERE due_at IS NOT NULL ORDER BY host LIMIT 1)
-    UNION ALL
-    SELECT (
-        SELECT later.host FROM webhooks_delivery later
-        WHERE later.due_at IS NOT NULL AND later.host > hosts.host ORDER BY later.host LIMIT 1
-    )
-    FROM hosts WHERE hosts.host IS NOT NULL
-),
-due AS MATERIALIZED (
-    SELECT oldest.delivery_id, oldest.due_at
-    FROM hosts CROSS JOIN LATERAL (
-        SELECT one.delivery_id, one.due_at FROM webhooks_delivery one
-        WHERE one.host = hosts.host AND one.due_at <= %(now)s
-            AND (one.leased_until IS NULL OR one.leased_until <= %(now)s)
-        ORDER BY one.due_at
-        LIMIT GREATEST(0, %(per_host)s - (
-            SELECT count(*) FROM webhooks_delivery leased
-            WHERE leased.host = hosts.host AND leased.leased_until > %(now)s
-        ))
-    ) oldest
-    ORDER BY oldest.due_at LIMIT %(candidates)s
-),
-chosen AS MATERIALIZED (
-    SELECT row.delivery_id
-    FROM webhooks_delivery row JOIN due USING (delivery_id)
-    WHERE row.due_at <= %(now)s AND (row.leased_until IS NULL OR row.leased_until <= %(now)s)
-    ORDER BY due.due_at LIMIT %(limit)s
-    FOR UPDATE OF row SKIP LOCKED
-)
-UPDATE webhooks_delivery
-SET lease_token = %(token)s, leased_until = %(until)s
-WHERE delivery_id IN (SELECT delivery_id FROM chosen)
-RETURNING *
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,21 +69,12 @@ class Outcome:
         return self.status_code is not None and 200 <= self.status_code < 300
 
 
-def claim_due(limit: int) -> list[Delivery]:
-    """Lease due deliveries to the caller, oldest first, so few of one host that it cannot hold up the others."""
-    now = clock.now()
-    parameters = {
-        "now": now,
-        "until": now + LEASE,
-        "token": uuid.uuid4(),
-        "limit": limit,
-        # More than asked for, since other claimers may be locking some of them at this moment.
-        "candidates": limit + 64,
-        "per_host": MAX_LEASED_PER_HOST,
-    }
-    return sorted(
-        Delivery.objects.raw(_CLAIM, parameters), key=lambda delivery: (delivery.due_at, delivery.delivery_id)
-    )
+def claim_due(
+    limit: int, *, rooms: Mapping[int, int] | None = None, halves: Mapping[int, int] | None = None, held: Held = _NONE
+) -> list[Delivery]:
+    """Lease due deliveries to the caller, oldest first, few of one endpoint; see `claims.claim` for the shares."""
+    everything = dict.fromkeys(Endpoint.Standing.values, limit)
+    return claims.claim(limit, lease=LEASE, rooms=rooms or everything, halves=halves or everything, held=held)
 
 
 def attempt(delivery: Delivery) -> None:
@@ -126,7 +84,7 @@ def attempt(delivery: Delivery) -> None:
         UnreadableSecret: no configured key opens the signing secret; the delivery stays due.
     """
     leased = (
-        Delivery.objects.select_related("organization")
+        Delivery.objects.select_related("organization", "endpoint")
         .filter(pk=delivery.pk, lease_token=delivery.lease_token, leased_until__gte=clock.now() + _LEAST_LEASE)
         .first()
     )
@@ -135,7 +93,15 @@ def attempt(delivery: Delivery) -> None:
         return
     started_at = clock.now()
     _, outcome = send(leased)
-    _record(leased, started_at, outcome)
+    for pause in _RECORD_PAUSES:
+        try:
+            return _record(leased, started_at, outcome)
+        except OperationalError as error:
+            # What the customer has taken should not be sent again because our database is busy.
+            log.warning("webhook_not_recorded", delivery=delivery.pk, error=type(error).__name__)
+            lanes.release_connections()
+            time.sleep(pause)
+    return _record(leased, started_at, outcome)
 
 
 def send(delivery: Delivery) -> tuple[dict[str, str], Outcome]:
@@ -207,41 +173,49 @@ def _post(delivery: Delivery, headers: dict[str, str]) -> Outcome:
 
 
 def _record(delivery: Delivery, started_at: dt.datetime, outcome: Outcome) -> None:
+    number = delivery.attempt_count + 1
+    made = number - delivery.schedule_base
+    due_at = None if outcome.is_success else next_due_at(attempt_count=made, outcome=outcome)
+    state = Delivery.State.PENDING
+    if due_at is None:
+        state = Delivery.State.DELIVERED if outcome.is_success else Delivery.State.ABANDONED
+    mine = Delivery.objects.filter(
+        pk=delivery.pk, lease_token=delivery.lease_token, attempt_count=delivery.attempt_count
+    )
     with transaction.atomic():
-        row = Delivery.objects.select_for_update().filter(pk=delivery.pk, lease_token=delivery.lease_token).first()
-        if row is None:
+        is_mine = mine.update(
+            attempt_count=number,
+            state=state,
+            due_at=due_at,
+            finished_at=clock.now() if due_at is None else None,
+            lease_token=None,
+            leased_until=None,
+        )
+        if not is_mine:
             log.warning("webhook_lease_lost", delivery=delivery.pk, when="after sending")
             return
-        row.attempt_count += 1
         DeliveryAttempt.objects.create(
-            delivery=row,
-            number=row.attempt_count,
+            delivery_id=delivery.pk,
+            number=number,
             started_at=started_at,
             duration_ms=outcome.duration_ms,
             status_code=outcome.status_code,
             error=outcome.error,
             response_excerpt=outcome.response_excerpt,
         )
-        row.due_at = (
-            None
-            if outcome.is_success
-            else next_due_at(attempt_count=row.attempt_count - row.schedule_base, outcome=outcome)
-        )
-        if row.due_at is None:
-            row.state = Delivery.State.DELIVERED if outcome.is_success else Delivery.State.ABANDONED
-            row.finished_at = clock.now()
-        row.lease_token = None
-        row.leased_until = None
-        row.save(update_fields=["attempt_count", "due_at", "state", "finished_at", "lease_token", "leased_until"])
+        if outcome.is_success:
+            endpoints.note_success(delivery.endpoint, duration_ms=outcome.duration_ms)
+        else:
+            endpoints.note_failure(delivery.endpoint, error=outcome.error or f"The answer was {outcome.status_code}.")
     log.info(
         "webhook_attempted",
-        delivery=row.pk,
-        reference=row.reference,
-        attempt=row.attempt_count,
+        delivery=delivery.pk,
+        reference=delivery.reference,
+        attempt=number,
         status_code=outcome.status_code,
         error=outcome.error,
         duration_ms=outcome.duration_ms,
-        state=row.state,
+        state=state.value,
     )
 
 

@@ -2,6 +2,7 @@
 
 import datetime as dt
 
+import pgtrigger
 from django.db import models
 from django.db.models import F, Q
 
@@ -30,6 +31,78 @@ class SigningSecret(models.Model):
         return f"signing secret {self.pk} of organization {self.organization_id}"
 
 
+class Endpoint(models.Model):
+    """Where an organization's webhooks go, by scheme, host and port: how it does, and when it next needs a look.
+
+    `due_at` is never later than the earliest moment at which one of its deliveries may need work: the trigger of
+    Delivery moves it to sooner, and only a claim, which holds the row and looks at the deliveries, to later.
+    """
+
+    class Standing(models.IntegerChoices):
+        GOOD = 0, "the last attempt was taken within a second"
+        UNSURE = 1, "not tried yet, or slow"
+        FAILING = 2, "the last attempt failed"
+
+    organization = models.ForeignKey(
+        Organization, on_delete=models.PROTECT, db_index=False, related_name="webhook_endpoints"
+    )
+    origin = models.CharField(max_length=300, help_text="Scheme, host and port.")
+    standing = models.PositiveSmallIntegerField(choices=Standing.choices, default=Standing.UNSURE)
+    failure_count = models.PositiveIntegerField(default=0, help_text="Failures in a row.")
+    failing_since = models.DateTimeField(null=True, blank=True, help_text="The first failure since the last success.")
+    last_error = models.CharField(max_length=200, blank=True)
+    trip_count = models.PositiveIntegerField(default=0, help_text="Times in a row that the breaker opened.")
+    paused_until = models.DateTimeField(
+        null=True, blank=True, help_text="Nothing is sent before, then one at a time; empty while all is well."
+    )
+    told_at = models.DateTimeField(null=True, blank=True, help_text="When its owners were told that it fails.")
+    due_at = models.DateTimeField(null=True, blank=True, editable=False)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["organization", "origin"], name="webhooks_endpoint_once")]
+        indexes = [
+            # Serves claims.claim(): what is due of each standing, oldest first.
+            models.Index(
+                fields=["standing", "due_at"], condition=Q(due_at__isnull=False), name="webhooks_endpoint_due"
+            ),
+            # Serves notices.send() and the alarms: those that fail, those that are paused.
+            models.Index(
+                fields=["failing_since"], condition=Q(failing_since__isnull=False), name="webhooks_endpoint_failing"
+            ),
+            models.Index(fields=["told_at"], condition=Q(told_at__isnull=False), name="webhooks_endpoint_told"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.origin} of organization {self.organization_id}"
+
+
+# Whoever writes a delivery, an older version of this program included: its endpoint is there and knows when it needs a
+# look. The endpoint stays locked until the writer commits, so that no claim overlooks the delivery meanwhile.
+_TELL_ENDPOINT = """
+    needed_at := CASE
+        WHEN TG_OP = 'INSERT' OR OLD.endpoint_id IS NULL THEN
+            CASE WHEN NEW.due_at IS NOT NULL THEN GREATEST(NEW.due_at, NEW.leased_until) END
+        WHEN NEW.leased_until IS NULL THEN LEAST(OLD.due_at, NEW.due_at)  -- the old one where a place became free
+    END;  -- a claim sees to its endpoints itself
+    IF NEW.endpoint_id IS NULL THEN
+        SELECT id INTO NEW.endpoint_id FROM webhooks_endpoint
+         WHERE organization_id = NEW.organization_id AND origin = NEW.host;
+    END IF;
+    IF NEW.endpoint_id IS NULL THEN
+        INSERT INTO webhooks_endpoint (organization_id, origin, standing, failure_count, last_error, trip_count)
+        VALUES (NEW.organization_id, NEW.host, 1, 0, '', 0) ON CONFLICT (organization_id, origin) DO NOTHING;
+        SELECT id INTO STRICT NEW.endpoint_id FROM webhooks_endpoint
+         WHERE organization_id = NEW.organization_id AND origin = NEW.host;
+    END IF;
+    IF needed_at IS NOT NULL THEN
+        PERFORM FROM webhooks_endpoint WHERE id = NEW.endpoint_id FOR NO KEY UPDATE;
+        UPDATE webhooks_endpoint SET due_at = needed_at
+         WHERE id = NEW.endpoint_id AND (due_at IS NULL OR due_at > needed_at);
+    END IF;
+    RETURN NEW;
+"""
+
+
 class Delivery(models.Model):
     """One event on its way to one URL: the outbox row, with the exact bytes that every attempt sends."""
 
@@ -43,8 +116,11 @@ class Delivery(models.Model):
         FAILED = "video.generation.failed"
 
     delivery_id = models.CharField(max_length=40, primary_key=True)
-    # The organization is the first column of the lists' index.
-    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="deliveries", db_index=False)
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, db_index=False, related_name="deliveries")
+    # The database sets it, by organization and host.
+    endpoint = models.ForeignKey(
+        Endpoint, on_delete=models.PROTECT, db_index=False, editable=False, related_name="deliveries"
+    )
     is_test = models.BooleanField(default=False)
     reference = models.CharField(max_length=40, help_text="The public id of the task that the event tells of.")
     event = models.CharField(max_length=40, choices=Event.choices)
@@ -64,6 +140,9 @@ class Delivery(models.Model):
     due_at = models.DateTimeField(null=True, blank=True)
     lease_token = models.UUIDField(null=True, editable=False)
     leased_until = models.DateTimeField(null=True, blank=True)
+    pruned_at = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text="When body and attempts were deleted; it cannot be sent again."
+    )
 
     class Meta:
         verbose_name_plural = "deliveries"
@@ -77,9 +156,6 @@ class Delivery(models.Model):
             ),
         ]
         indexes = [
-            # Serve delivery.claim_due(): host by host the oldest due, and how many of the host's are leased.
-            models.Index(fields=["host", "due_at"], condition=Q(due_at__isnull=False), name="webhooks_delivery_due"),
-            models.Index(fields=["host"], condition=Q(leased_until__isnull=False), name="webhooks_delivery_leased"),
             # Serves deliveries.page(): the events and states that are asked for are ranges of it, each in order.
             models.Index(
                 F("organization"),
@@ -96,6 +172,30 @@ class Delivery(models.Model):
                 condition=Q(state="abandoned"),
                 name="webhooks_delivery_abandoned",
             ),
+            # Serve delivery.claim_due(): the oldest due of an endpoint, and how many of it are leased until when.
+            models.Index(
+                fields=["endpoint", "due_at"], condition=Q(due_at__isnull=False), name="webhooks_delivery_ripe"
+            ),
+            models.Index(
+                fields=["endpoint", "leased_until"],
+                condition=Q(leased_until__isnull=False),
+                name="webhooks_delivery_held",
+            ),
+            # Serves pruning.prune() and the alarms.
+            models.Index(
+                fields=["state", "finished_at"],
+                condition=Q(finished_at__isnull=False, pruned_at__isnull=True),
+                name="webhooks_delivery_ended",
+            ),
+        ]
+        triggers = [
+            pgtrigger.Trigger(
+                name="tell_endpoint",
+                when=pgtrigger.Before,
+                operation=pgtrigger.Insert | pgtrigger.UpdateOf("due_at", "leased_until", "endpoint_id"),  # type: ignore[no-untyped-call] # theirs
+                declare=[("needed_at", "timestamptz")],
+                func=_TELL_ENDPOINT,
+            ),
         ]
 
     def __str__(self) -> str:
@@ -110,7 +210,7 @@ class Delivery(models.Model):
 class DeliveryAttempt(models.Model):
     """One POST to a customer's URL and what came back."""
 
-    delivery = models.ForeignKey(Delivery, on_delete=models.CASCADE, related_name="attempts")
+    delivery = models.ForeignKey(Delivery, on_delete=models.CASCADE, db_index=False, related_name="attempts")
     number = models.PositiveSmallIntegerField()
     started_at = models.DateTimeField()
     duration_ms = models.PositiveIntegerField()

@@ -3,6 +3,7 @@
 import datetime as dt
 import secrets
 import string
+from typing import Final
 
 from django.db import transaction
 from django.db.models import Q
@@ -11,8 +12,14 @@ from accounts.models import Organization
 from seedancee2.lib import clock, vault
 from webhooks.models import SigningSecret
 
+LONGEST_OVERLAP_SECONDS: Final = 7 * 86_400
+
 _ALPHABET = string.ascii_letters + string.digits
 _LENGTH = 40  # 238 bits
+
+
+class BadOverlap(ValueError):
+    """The overlap asked for is out of bounds; the message is for whoever asked."""
 
 
 def current(*, organization_id: int) -> str:
@@ -43,7 +50,15 @@ def active(*, organization_id: int) -> list[str]:
 
 
 def rotate(*, organization_id: int, overlap_seconds: int = 86_400) -> str:
-    """Make a new current secret and return it; every older one retires after the overlap at the latest."""
+    """Make a new current secret and return it; every older one retires after the overlap at the latest.
+
+    Raises:
+        BadOverlap: the overlap is not 0 seconds to 7 days; nothing was changed.
+    """
+    if not 0 <= overlap_seconds <= LONGEST_OVERLAP_SECONDS:
+        raise BadOverlap(
+            f"The overlap must be 0 to {LONGEST_OVERLAP_SECONDS} seconds (7 days); {overlap_seconds} is not."
+        )
     with transaction.atomic():
         _lock(organization_id)
         until = clock.now() + dt.timedelta(seconds=overlap_seconds)

@@ -19,7 +19,7 @@ from generations.models import Generation
 from providers.claims import LANES
 from providers.models import ChannelHealth, UpstreamJob
 from seedancee2.lib import clock, heartbeats
-from webhooks.models import Delivery
+from webhooks.models import Delivery, Endpoint
 
 PARTS = [heartbeats.BEAT, heartbeats.WORKER, heartbeats.POLL, heartbeats.DELIVER, heartbeats.MEDIA]
 RECENT = dt.timedelta(hours=1)
@@ -112,6 +112,12 @@ def _rows() -> Iterator[GaugeMetricFamily]:
         "How long the output that waits longest has not been brought home.",
         _age(now, finished.aggregate(since=Min("finished_at"))["since"]),
     )
+    paused = Endpoint.objects.filter(failing_since__isnull=False, paused_until__isnull=False)
+    yield _gauge("endpoints_paused", "Customers' endpoints that fail and are sent to in turns only.", paused.count())
+    abandoned = Delivery.objects.filter(
+        state=Delivery.State.ABANDONED, finished_at__gte=now - RECENT, pruned_at__isnull=True
+    )
+    yield _gauge("deliveries_abandoned", "Webhooks given up within the last hour.", abandoned.count())
     yield _lateness(now)
 
 
@@ -122,8 +128,10 @@ def _lateness(now: dt.datetime) -> GaugeMetricFamily:
     for lane, statuses in LANES.items():
         first = UpstreamJob.objects.filter(status__in=statuses, due_at__isnull=False).aggregate(at=Min("due_at"))
         late.add_metric([lane], _age(now, first["at"]))
-    free = Delivery.objects.filter(due_at__isnull=False, leased_until__isnull=True).aggregate(at=Min("due_at"))
-    late.add_metric(["deliver"], _age(now, free["at"]))
+    # Those that fail aside: they have but a share of the places, and their pauses are meant.
+    served = Endpoint.objects.filter(standing__in=(Endpoint.Standing.GOOD, Endpoint.Standing.UNSURE))
+    first = served.filter(due_at__isnull=False).aggregate(at=Min("due_at"))
+    late.add_metric(["deliver"], _age(now, first["at"]))
     return late
 
 

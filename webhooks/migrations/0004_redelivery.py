@@ -24,7 +24,6 @@ ABANDONED = models.Index(
     condition=Q(state="abandoned"),
     name="webhooks_delivery_abandoned",
 )
-FOREIGN_KEY = "webhooks_delivery_organization_id_a565623c"
 OF_ORG = "webhooks_delivery_of_org"
 
 
@@ -52,7 +51,7 @@ def drop(name):
 
 class Migration(migrations.Migration):
     atomic = False
-    dependencies = [("accounts", "0001_initial"), ("webhooks", "0002_callbacks")]
+    dependencies = [("accounts", "0001_initial"), ("webhooks", "0003_endpoints")]
     operations = [
         migrations.AlterModelOptions(
             "delivery",
@@ -95,11 +94,9 @@ class Migration(migrations.Migration):
                         *build(LIST.name, "organization_id, is_test, event, state, created_at DESC, delivery_id DESC"),
                         *build(ABANDONED.name, "organization_id, is_test, finished_at", " WHERE state = 'abandoned'"),
                         drop(OF_ORG),
-                        drop(FOREIGN_KEY),
                     ),
                     run(
                         *build(OF_ORG, "organization_id, delivery_id DESC"),
-                        *build(FOREIGN_KEY, "organization_id"),
                         drop(LIST.name),
                         drop(ABANDONED.name),
                     ),
@@ -109,16 +106,6 @@ class Migration(migrations.Migration):
                 migrations.RemoveIndex("delivery", OF_ORG),
                 migrations.AddIndex("delivery", LIST),
                 migrations.AddIndex("delivery", ABANDONED),
-                migrations.AlterField(
-                    "delivery",
-                    "organization",
-                    models.ForeignKey(
-                        db_index=False,
-                        on_delete=django.db.models.deletion.PROTECT,
-                        related_name="deliveries",
-                        to="accounts.organization",
-                    ),
-                ),
             ],
         ),
     ]

@@ -1,6 +1,7 @@
-"""Claiming: oldest first, never twice, few of one host."""
+"""Claiming: oldest first, never twice, few of one endpoint."""
 
 import datetime as dt
+import re
 import threading
 import time
 from collections import Counter
@@ -8,14 +9,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from django.db import connection
+import time_machine
+from django.db import connection, transaction
 
 from accounts.tests.factories import OrganizationFactory
 from seedancee2.lib import clock, lanes
 from tests.receivers import Answer, Receiver, black_hole
+from webhooks import claims, tasks
 from webhooks import delivery as deliveries
-from webhooks import tasks
-from webhooks.models import Delivery
+from webhooks.models import Delivery, Endpoint
 from webhooks.tests.factories import DeliveryFactory
 
 
@@ -56,20 +58,77 @@ def test_only_what_is_due_and_free_is_claimed_oldest_first() -> None:
 
 
 @pytest.mark.django_db
-def test_a_host_has_at_most_two_leases_and_others_pass_its_backlog() -> None:
-    make("slow.example", 30, due_in=-100)
-    make("good.example", 3, due_in=-1)
+def test_an_endpoint_has_at_most_two_leases_and_others_pass_its_backlog() -> None:
+    organization = OrganizationFactory.create()
+    with time_machine.travel(clock.now(), tick=False) as traveller:
+        make("slow.example", 30, due_in=-100, organization=organization)
+        make("good.example", 3, due_in=-1, organization=organization)
 
-    first = Counter(delivery.host for delivery in deliveries.claim_due(16))
-    second = deliveries.claim_due(16)
+        first = Counter(delivery.host for delivery in deliveries.claim_due(16))
+        second = deliveries.claim_due(16)
 
-    assert first == {"https://slow.example:443": 2, "https://good.example:443": 2}
-    assert second == []
+        assert first == {"https://slow.example:443": 2, "https://good.example:443": 2}
+        assert second == []
 
-    Delivery.objects.filter(host="https://slow.example:443", leased_until__isnull=False).update(
-        leased_until=clock.now() - dt.timedelta(seconds=1)
-    )
-    assert [delivery.host for delivery in deliveries.claim_due(16)] == ["https://slow.example:443"] * 2
+        traveller.shift(deliveries.LEASE)
+        assert Counter(delivery.host for delivery in deliveries.claim_due(16)) == first
+
+
+@pytest.mark.django_db
+def test_two_organizations_with_one_host_have_their_leases_each() -> None:
+    mine, others = OrganizationFactory.create_batch(2)
+    make("shared.example", 5, due_in=-5, organization=mine)
+    make("shared.example", 5, due_in=-1, organization=others)
+
+    claimed = Counter(delivery.organization_id for delivery in deliveries.claim_due(16))
+
+    assert claimed == {mine.pk: 2, others.pk: 2}
+
+
+@pytest.mark.django_db
+def test_whoever_writes_a_delivery_wakes_its_endpoint() -> None:
+    ended = DeliveryFactory.create(state="delivered", due_at=None, finished_at=clock.now())
+    assert deliveries.claim_due(16) == []
+
+    Delivery.objects.filter(pk=ended.pk).update(state="pending", finished_at=None, due_at=clock.now())
+
+    assert [delivery.pk for delivery in deliveries.claim_due(16)] == [ended.pk]
+    assert Endpoint.objects.get().due_at == Delivery.objects.get().leased_until
+
+
+@pytest.mark.django_db
+def test_a_claim_reads_as_much_as_it_takes_however_many_endpoints_have_a_backlog() -> None:
+    organization = OrganizationFactory.create()
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO webhooks_delivery (delivery_id, organization_id, is_test, reference, event, url, host, body,
+                                           state, attempt_count, created_at, due_at)
+            SELECT 'dlv_' || n, %s, false, 'vid_' || n, 'video.generation.completed', '', 'https://h' || mod(n, 3000),
+                   '', 'pending', 0, now(), now() - n * interval '1 second' FROM generate_series(1, 6000) n
+            """,
+            [organization.pk],
+        )
+        cursor.execute("ANALYZE webhooks_delivery, webhooks_endpoint")
+    plans: list[str] = []
+
+    def explain(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if params:
+            with transaction.atomic():  # what is explained is done, too
+                execute("EXPLAIN (ANALYZE, TIMING OFF, BUFFERS OFF) " + sql, params, many, context)
+                plans.append("\n".join(row[0] for row in context["cursor"].fetchall()))
+                transaction.set_rollback(True)
+        return execute(sql, params, many, context)
+
+    with transaction.atomic(), connection.execute_wrapper(explain):
+        claimed = deliveries.claim_due(20)
+
+    assert len(claimed) == 20
+    taken, _, rescheduled = plans
+    assert "webhooks_endpoint_due" in taken
+    most = max(int(rows) for plan in plans for rows in re.findall(r"actual rows=(\d+)", plan))
+    assert most <= 2 * (20 + claims.SPARE), "\n".join(plans)
+    assert "Seq Scan on webhooks_delivery" not in rescheduled
 
 
 @pytest.mark.race
@@ -94,7 +153,7 @@ def test_claims_at_once_never_share_a_row_nor_crowd_a_host() -> None:
                     claimed.extend(row.pk for row in rows)
                 for row in rows:
                     held = Delivery.objects.filter(host=row.host, leased_until__isnull=False).count()
-                    if held > deliveries.MAX_LEASED_PER_HOST:
+                    if held > claims.MAX_IN_FLIGHT:
                         crowded.append(held)
                 for row in rows:
                     Delivery.objects.filter(pk=row.pk, lease_token=row.lease_token).update(

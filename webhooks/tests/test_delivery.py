@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import stripe
 import time_machine
+from django.db import OperationalError, connection
 
 from seedancee2.lib import clock, lanes
 from tests.receivers import Answer, Receiver, black_hole
@@ -310,6 +311,26 @@ def test_who_lost_the_lease_while_sending_writes_nothing(receiver: Receiver, mon
     row = Delivery.objects.get()
     assert (len(receiver.requests), row.state, row.attempt_count) == (1, "pending", 0)
     assert not DeliveryAttempt.objects.exists()
+
+
+def test_what_was_taken_is_not_sent_again_because_the_database_hesitates(
+    receiver: Receiver, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(deliveries, "_RECORD_PAUSES", (0.0, 0.0))
+    DeliveryFactory.create(url=receiver.url("/hook"))
+    refusals = itertools.count()
+
+    def refuse_twice(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if sql.startswith('INSERT INTO "webhooks_deliveryattempt"') and next(refusals) < 2:
+            raise OperationalError("couldn't get a connection after 2.00 sec")
+        return execute(sql, params, many, context)
+
+    with connection.execute_wrapper(refuse_twice):
+        done = attempt_next()
+
+    assert len(receiver.requests) == done.attempts.count() == done.attempt_count == 1
+    assert done.state == "delivered"
+    assert caplog.text.count("'event': 'webhook_not_recorded'") == 2
 
 
 def test_connections_are_not_kept_while_the_receiver_thinks(

@@ -75,6 +75,32 @@ def test_a_later_rotation_does_not_lengthen_an_overlap() -> None:
         assert secrets.active(organization_id=organization.pk) == [third, second]
 
 
+@pytest.mark.parametrize("seconds", [1, 60, secrets.LONGEST_OVERLAP_SECONDS])
+def test_an_overlap_is_theirs_to_choose(seconds: int) -> None:
+    organization = OrganizationFactory.create()
+    with time_machine.travel("2026-06-29T10:00:00Z", tick=False) as traveller:
+        old = secrets.current(organization_id=organization.pk)
+        new = secrets.rotate(organization_id=organization.pk, overlap_seconds=seconds)
+
+        traveller.shift(dt.timedelta(seconds=seconds - 1))
+        assert secrets.active(organization_id=organization.pk) == [new, old]
+        traveller.shift(dt.timedelta(seconds=1))
+        assert secrets.active(organization_id=organization.pk) == [new]
+
+
+@pytest.mark.parametrize("seconds", [-1, secrets.LONGEST_OVERLAP_SECONDS + 1, 10**12])
+def test_an_overlap_out_of_bounds_changes_nothing(seconds: int) -> None:
+    organization = OrganizationFactory.create()
+    secret = secrets.current(organization_id=organization.pk)
+
+    with pytest.raises(secrets.BadOverlap) as refused:
+        secrets.rotate(organization_id=organization.pk, overlap_seconds=seconds)
+
+    assert str(refused.value) == f"The overlap must be 0 to 604800 seconds (7 days); {seconds} is not."
+    assert secrets.active(organization_id=organization.pk) == [secret]
+    assert SigningSecret.objects.count() == 1
+
+
 @pytest.mark.race
 @pytest.mark.django_db(transaction=True)
 def test_first_uses_and_rotations_at_once_leave_one_current_secret() -> None:

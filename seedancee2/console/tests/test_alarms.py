@@ -21,6 +21,7 @@ from providers.adapters.base import DownloadError, Unknown
 from providers.adapters.sandbox import SandboxAdapter
 from seedancee2.console import alarms
 from seedancee2.lib import clock, heartbeats
+from webhooks.models import Endpoint
 from webhooks.tests.factories import DeliveryFactory
 
 pytestmark = pytest.mark.django_db
@@ -190,6 +191,21 @@ def test_an_output_that_waits_and_lanes_that_nobody_drains_are_told_in_seconds(t
     assert figures()["lane_late_seconds submit"] == 7
 
 
+def test_endpoints_that_are_paused_and_webhooks_given_up_are_counted(turned, figures):
+    DeliveryFactory.create()
+    Endpoint.objects.update(standing=2, failing_since=clock.now(), paused_until=clock.now())
+    DeliveryFactory.create_batch(2, state="abandoned", due_at=None, finished_at=clock.now())
+
+    turned.shift(90)
+
+    found = figures()
+    assert (found["endpoints_paused"], found["deliveries_abandoned"]) == (1, 2)
+    assert "lane_late_seconds deliver" not in found
+    Endpoint.objects.update(failing_since=None, paused_until=None)
+    turned.shift(3601)
+    assert {"endpoints_paused", "deliveries_abandoned"}.isdisjoint(figures())
+
+
 def test_a_beat_that_is_away_is_told_within_two_minutes(turned, client, figures):
     _everything_is_alive()
 
@@ -244,5 +260,5 @@ def _logged() -> set[str]:
 
 
 def test_a_look_is_few_statements_however_many_rows_there_are(turned, generation, django_assert_num_queries):
-    with django_assert_num_queries(14):
+    with django_assert_num_queries(16):
         list(alarms.Alarms().collect())
