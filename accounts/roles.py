@@ -10,6 +10,7 @@ class Permission(enum.Enum):
 
     VIEW = "see tasks and usage"
     GENERATE = "make videos in the playground"
+    DELETE_MEDIA = "delete a task's video, prompt and references for good"
     VIEW_ALL_KEYS = "see every API key of the organization"
     MANAGE_OWN_KEYS = "issue and revoke their own API keys"
     MANAGE_ALL_KEYS = "issue and revoke every API key of the organization"

@@ -5,7 +5,6 @@ from django.urls import path
 from accounts import views
 
 urlpatterns = [
-    path("", views.HomeView.as_view(), name="console-home"),
     path("organization/", views.SwitchOrganizationView.as_view(), name="console-organization"),
     path("keys/", views.KeysView.as_view(), name="console-keys"),
     path("keys/<int:key_id>/revoke/", views.RevokeKeyView.as_view(), name="console-key-revoke"),

@@ -18,14 +18,6 @@ from seedancee2.api.errors import PublicError
 KEYS_ON_A_PAGE = 50
 
 
-class HomeView(ConsoleView):
-    """The console's first page."""
-
-    def get(self, request: HttpRequest) -> HttpResponse:
-        """Lead to the keys."""
-        return redirect("console-keys")
-
-
 class SwitchOrganizationView(ConsoleView):
     """The organization that the console shows from now on."""
 

@@ -14,7 +14,7 @@ from accounts.console import ConsoleView
 from accounts.models import ApiKey
 from accounts.views import visible_keys
 from generations import usage
-from generations.forms import DEFAULT_RANGE, RANGES, UsageForm
+from generations.usage_forms import DEFAULT_RANGE, RANGES, UsageForm
 from seedancee2.lib import charts, spreadsheets
 
 COLOURS: Final = 6  # groups that have one of their own; the others share one

@@ -10,12 +10,11 @@ import hashlib
 import json
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 from django.db import connection, transaction
 from django.db.models import QuerySet
 
-from accounts.keys import Client
 from generations.models import IdempotencyRecord
 from seedancee2.api.errors import IdempotencyKeyInUse, IdempotencyKeyReused, InvalidRequest
 from seedancee2.lib import clock
@@ -28,6 +27,18 @@ KEPT_FOR = dt.timedelta(hours=24)
 _KEY = re.compile(r"[!-~]{1,255}")
 
 
+class Scope(Protocol):
+    """Whose keys they are: an organization's, live or test."""
+
+    @property
+    def organization_id(self) -> int:
+        """The organization."""
+
+    @property
+    def is_test(self) -> bool:
+        """Whether it is about test tasks."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Answer:
     """A create reply; `reference` is the task's public id."""
@@ -38,7 +49,7 @@ class Answer:
     is_replayed: bool = False
 
 
-def once(*, client: Client, key: str | None, body: Mapping[str, Any], make: Callable[[], Answer]) -> Answer:
+def once(*, client: Scope, key: str | None, body: Mapping[str, Any], make: Callable[[], Answer]) -> Answer:
     """Call `make`, or return what it gave for the same key and body within the last 24 hours.
 
     Keys are the organization's and the mode's, not the API key's: they survive its rotation.
@@ -80,11 +91,11 @@ def purge() -> int:
     return IdempotencyRecord.objects.filter(created_at__lte=clock.now() - KEPT_FOR).delete()[0]
 
 
-def _records(client: Client, key: str) -> QuerySet[IdempotencyRecord]:
+def _records(client: Scope, key: str) -> QuerySet[IdempotencyRecord]:
     return IdempotencyRecord.objects.filter(organization_id=client.organization_id, is_test=client.is_test, key=key)
 
 
-def _known(client: Client, key: str, digest: bytes) -> Answer | None:
+def _known(client: Scope, key: str, digest: bytes) -> Answer | None:
     record = _records(client, key).filter(created_at__gt=clock.now() - KEPT_FOR).first()
     if record is None:
         return None
@@ -93,7 +104,7 @@ def _known(client: Client, key: str, digest: bytes) -> Answer | None:
     return Answer(reference=record.reference, body=record.body, ignored_fields=record.ignored_fields, is_replayed=True)
 
 
-def _try_lock(client: Client, key: str) -> bool:
+def _try_lock(client: Scope, key: str) -> bool:
     # Held until the transaction ends, by commit, by refusal or by the death of the process: no lease to clean up.
     name = f"idempotency:{client.organization_id}:{client.is_test}:{key}"
     number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)

@@ -34,8 +34,17 @@ class AlreadyEnded(Exception):
     """The generation ended the other way before; nothing was changed."""
 
 
-def create(*, organization_id: int, api_key_id: int | None, is_test: bool, spec: JobSpec) -> Generation:
+def create(
+    *,
+    organization_id: int,
+    api_key_id: int | None,
+    is_test: bool,
+    spec: JobSpec,
+    created_by_id: int | None = None,
+) -> Generation:
     """Accept a request: one task, one hold and one queued job, or nothing at all.
+
+    It comes with a key, or from a person in the playground.
 
     Raises:
         ModelNotFound: no active model has this name.
@@ -53,6 +62,7 @@ def create(*, organization_id: int, api_key_id: int | None, is_test: bool, spec:
             public_id=ids.new("vid"),
             organization_id=organization_id,
             api_key_id=api_key_id,
+            created_by_id=created_by_id,
             is_test=is_test,
             model=model.name,
             input=spec.input_json(),
@@ -75,7 +85,7 @@ def create(*, organization_id: int, api_key_id: int | None, is_test: bool, spec:
                 organization_id=organization_id,
                 amount=generation.credits,
                 reference=generation.public_id,
-                actor=f"api_key:{api_key_id}" if api_key_id else ACTOR,
+                actor=_actor(api_key_id, created_by_id),
             )
         wakeups.on_commit("generations.submit")
     log.info("generation_created", task_id=generation.public_id)
@@ -98,6 +108,8 @@ def complete(*, public_id: str, assets: Sequence[OutputAsset]) -> Generation:
     with transaction.atomic():
         generation = _lock(public_id)
         if generation.status == Status.COMPLETED:
+            # Whoever comes second has stored the files once more; where they were deleted meanwhile, they go again.
+            OutputAsset.objects.filter(generation=generation, deleted_at__isnull=False).update(deleted_at=None)
             return generation
         if generation.status == Status.FAILED:
             raise AlreadyEnded(f"{public_id} failed before; the late success is not charged.")
@@ -152,6 +164,12 @@ def refund(*, public_id: str, amount: int, actor: str, reason: str) -> Generatio
         generation.credits_refunded += amount
         generation.save(update_fields=["credits_refunded"])
     return generation
+
+
+def _actor(api_key_id: int | None, created_by_id: int | None) -> str:
+    if api_key_id:
+        return f"api_key:{api_key_id}"
+    return f"user:{created_by_id}" if created_by_id else ACTOR
 
 
 def _lock(public_id: str) -> Generation:

@@ -8,7 +8,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import F, Q
 from psycopg.types.json import Json
 
-from accounts.models import ApiKey, Organization
+from accounts.models import ApiKey, Organization, User
 from seedancee2.lib import clock
 
 
@@ -86,6 +86,15 @@ class Generation(models.Model):
     api_key = models.ForeignKey(
         ApiKey, null=True, blank=True, on_delete=models.PROTECT, db_index=False, related_name="+"
     )
+    created_by = models.ForeignKey(
+        User,
+        null=True,
+        blank=True,
+        on_delete=models.SET_NULL,
+        db_index=False,
+        related_name="+",
+        help_text="Who made it in the playground; empty for tasks that came with a key.",
+    )
     is_test = models.BooleanField(default=False)
     model = models.CharField(max_length=40)
     status = models.CharField(max_length=10, choices=Status.choices, default=Status.PENDING)
@@ -101,6 +110,7 @@ class Generation(models.Model):
     started_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)
     deadline_at = models.DateTimeField()
+    prompt_deleted_at = models.DateTimeField(null=True, blank=True, help_text="When prompt and references were erased.")
 
     class Meta:
         constraints = [
@@ -139,6 +149,15 @@ class Generation(models.Model):
                 condition=Q(status__in=["pending", "processing"]),
                 name="generations_open_deadline",
             ),
+            # A person's last tasks of the playground; those that came with a key have no entry.
+            models.Index(
+                F("created_by"),
+                F("organization"),
+                F("created_at").desc(),
+                F("public_id").desc(),
+                condition=Q(created_by__isnull=False),
+                name="generations_playground",
+            ),
         ]
 
     def __str__(self) -> str:
@@ -167,9 +186,27 @@ class OutputAsset(models.Model):
     width = models.PositiveIntegerField(null=True, blank=True)
     height = models.PositiveIntegerField(null=True, blank=True)
     stored_at = models.DateTimeField(default=clock.now, editable=False)
+    deletion_asked_at = models.DateTimeField(
+        null=True, blank=True, help_text="From then on its address answers 410; the row stays, as the task's body does."
+    )
+    deleted_at = models.DateTimeField(null=True, blank=True, help_text="When the storage had let it go.")
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["generation", "kind"], name="generations_asset_kind")]
+        constraints = [
+            models.UniqueConstraint(fields=["generation", "kind"], name="generations_asset_kind"),
+            models.CheckConstraint(
+                condition=Q(deleted_at__isnull=True) | Q(deletion_asked_at__isnull=False),
+                name="generations_asset_deleted_on_demand",
+            ),
+        ]
+        indexes = [
+            # Serves deletion.sweep(): files that the storage has still to let go of.
+            models.Index(
+                fields=["id"],
+                condition=Q(deletion_asked_at__isnull=False, deleted_at__isnull=True),
+                name="generations_asset_undeleted",
+            ),
+        ]
 
     def __str__(self) -> str:
         return self.path
@@ -198,3 +235,24 @@ class IdempotencyRecord(models.Model):
 
     def __str__(self) -> str:
         return f"{self.key} of organization {self.organization_id}"
+
+
+class RetentionMark(models.Model):
+    """How far an organization's retention was enforced: of tasks created before `until` nothing is kept any more."""
+
+    class Subject(models.TextChoices):
+        MEDIA = "media"
+        PROMPTS = "prompts"
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="+")
+    subject = models.CharField(max_length=7, choices=Subject.choices)
+    is_test = models.BooleanField()
+    until = models.DateTimeField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["organization", "subject", "is_test"], name="generations_retention_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.subject} of organization {self.organization_id} until {self.until:%Y-%m-%d}"

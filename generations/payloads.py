@@ -6,6 +6,7 @@ from typing import Any
 from django.conf import settings
 
 from generations.models import Generation, OutputAsset
+from generations.specs import JobSpec
 from seedancee2.lib import clock
 
 Status = Generation.Status
@@ -15,6 +16,9 @@ _URL_NAMES = {
     OutputAsset.Kind.THUMBNAIL: "thumbnail_url",
     OutputAsset.Kind.LAST_FRAME: "last_frame_url",
 }
+# The input's names in the order of the page, each with what it is where nothing is said.
+_UNSAID = JobSpec(model="", prompt="").input_json()
+_ALWAYS_SAID = ("duration", "resolution", "aspect_ratio")
 
 
 def created(generation: Generation) -> dict[str, Any]:
@@ -55,4 +59,23 @@ def task(generation: Generation, assets: Iterable[OutputAsset]) -> dict[str, Any
             "type": "generation_error",
         }
     data["metadata"] = generation.metadata
+    return data
+
+
+def request(generation: Generation) -> dict[str, Any]:
+    """Return the create body that this task was made from, or one that means the same: defaults are left unsaid.
+
+    Duration, resolution and aspect ratio always stand in it, since the price and the picture hang on them.
+    """
+    stored = generation.input
+    said = {
+        name: stored[name]
+        for name, default in _UNSAID.items()
+        if stored.get(name) not in (None, "", []) and (name in _ALWAYS_SAID or stored[name] != default)
+    }
+    data: dict[str, Any] = {"model": generation.model, "input": said}
+    if generation.callback_url:
+        data["callback_url"] = generation.callback_url
+    if generation.metadata:
+        data["metadata"] = generation.metadata
     return data

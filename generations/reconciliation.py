@@ -119,10 +119,11 @@ def report(*, since: dt.datetime | None = None, is_every_file: bool = False) -> 
 
 def _missing_files(since: dt.datetime, *, is_every_file: bool) -> list[Discrepancy]:
     """Ask the storage for the newest files and for those missed before, or for all of them."""
+    kept = OutputAsset.objects.filter(deletion_asked_at__isnull=True)  # what a customer had deleted is no damage
     missed = Finding.objects.filter(rule=_FILE_RULE, resolved_at=None).values_list("subject", flat=True)
     paths = [subject.removeprefix("file ") for subject in missed]
-    found = {item.subject: item for item in map(_file_discrepancy, OutputAsset.objects.filter(path__in=paths)) if item}
-    files = OutputAsset.objects.filter(stored_at__gte=since).order_by("-id")
+    found = {item.subject: item for item in map(_file_discrepancy, kept.filter(path__in=paths)) if item}
+    files = kept.filter(stored_at__gte=since).order_by("-id")
     page = list(files[:MAX_FILES])
     while page:
         found |= {item.subject: item for item in map(_file_discrepancy, page) if item}

@@ -7,7 +7,7 @@ import structlog
 from celery import shared_task
 
 from billing.reconciliation import BEGINNING
-from generations import idempotency, reconciliation, runner
+from generations import deletion, idempotency, reconciliation, retention, runner
 from providers import claims, late
 from seedancee2.lib import heartbeats, lanes
 from webhooks import pruning
@@ -79,5 +79,11 @@ def reconcile(*, is_whole: bool = False, **_: Any) -> int:
 
 @shared_task(name="generations.purge")
 def purge(**_: Any) -> int:
-    """Forget Idempotency-Keys whose day is over, and what webhooks and providers said a month ago."""
-    return idempotency.purge() + pruning.prune()
+    """Forget Idempotency-Keys whose day is over, what was said a month ago, and what organizations do not want kept."""
+    return idempotency.purge() + pruning.prune() + retention.enforce()
+
+
+@shared_task(name="generations.delete_files")
+def delete_files(**_: Any) -> int:
+    """Delete the files of media that were given up."""
+    return deletion.sweep()

@@ -176,6 +176,7 @@ CELERY_BEAT_SCHEDULE = {
     "deadlines": {"task": "generations.deadlines", "schedule": 5.0, "options": {"expires": 10}},
     "tell": {"task": "billing.tell", "schedule": 30.0, "options": {"expires": 30}},
     "notify": {"task": "webhooks.notify", "schedule": 60.0, "options": {"expires": 60}},
+    "delete-files": {"task": "generations.delete_files", "schedule": 60.0, "options": {"expires": 60}},
     "purge": {"task": "generations.purge", "schedule": 3600.0, "options": {"expires": 3600}},
     "reconcile": {"task": "generations.reconcile", "schedule": 300.0, "options": {"expires": 600}},
     "reconcile-all": {
@@ -311,6 +312,7 @@ DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="Seedancee2 <no-reply
 EMAIL_TIMEOUT = 10  # seconds; a mail that could not be sent is tried again
 # Where customers' requests for credits go; without one the staff find them in the admin only.
 STAFF_EMAIL = env.str("STAFF_EMAIL", default="")
+SUPPORT_EMAIL = env.str("SUPPORT_EMAIL", default="support@seedancee2.ai")  # where "report a problem" goes
 
 UNFOLD = {"SITE_TITLE": "Seedancee2 staff", "SITE_HEADER": "Seedancee2 staff", "SITE_SYMBOL": "movie"}
 

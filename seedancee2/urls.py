@@ -5,7 +5,7 @@ from django.contrib import admin
 from django.urls import include, path, re_path
 
 from seedancee2.api import schema
-from seedancee2.console import documentation, health, mediafiles, pages, status
+from seedancee2.console import documentation, health, home, mediafiles, pages, status
 from webhooks import urls as webhook_urls
 
 admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign] # allauth's documented way
@@ -28,10 +28,12 @@ urlpatterns = [
     path("changelog", pages.changelog, name="changelog"),
     path("status", status.page, name="status"),
     path("accounts/", include("allauth.urls")),
+    path("console/", home.HomeView.as_view(), name="console-home"),
     path("console/webhooks/", include(webhook_urls.console_patterns)),
     path("console/", include("accounts.urls")),
     path("console/", include("billing.console_urls")),
     path("console/", include("generations.console_billing_urls")),
+    path("console/", include("generations.console_urls")),
     path("admin/", admin.site.urls),
     path("healthz", health.alive, name="healthz"),
     path("readyz", health.ready, name="readyz"),

@@ -5,7 +5,7 @@ State never comes from a callback: whoever could forge one, or send an old one a
 
 import enum
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import structlog
 from django.db import transaction
@@ -54,6 +54,11 @@ def receive(*, channel_name: str, token: str, headers: Mapping[str, str], body: 
         submissions.hint(job=job, upstream_id=verdict.upstream_id)
         wakeups.on_commit("generations.poll")
     return Outcome.TAKEN
+
+
+def erase(references: Sequence[str]) -> None:
+    """Forget what providers called back with about these tasks; that they called, and when, stays."""
+    Callback.objects.filter(job__reference__in=references).update(body=b"", headers={}, detail="")
 
 
 def _keep(job: UpstreamJob, headers: Mapping[str, str], body: bytes, verdict: Callback.Verdict, detail: str) -> None:

@@ -14,12 +14,14 @@ from typing import Any
 
 import av
 import pytest
+from django.conf import settings
 
 from billing import ledger
 from generations import reconciliation, runner
 from generations.models import Generation, OutputAsset
 from generations.tests.callers import TASKS, Caller
 from generations.tests.emulated import prepare_machine, provider, run_until_ended
+from generations.tests.people import Person
 from providers import media_probe, submissions
 from providers.emulators.server import Emulator
 from providers.models import Channel, UpstreamJob
@@ -109,6 +111,7 @@ class Scene:
         for path in (f"{TASKS}/{generation.pk}", f"{TASKS}?limit=5", "/v1/usage", "/v1/models"):
             self._see(self.customer.get(path))
         assert self.stranger.get(f"{TASKS}/{generation.pk}").status_code == 404
+        self._look_at_the_console(generation)
         for delivery in Delivery.objects.all():
             self.seen.append(f"{delivery.url} {delivery.event} {delivery.delivery_id}".encode() + bytes(delivery.body))
         self.files += [(self.media / asset.path).read_bytes() for asset in OutputAsset.objects.all()]
@@ -127,6 +130,16 @@ class Scene:
         for content in self.files:
             for word in (*WORDS[self.emulator.name], *EVERYWHERE):
                 assert len(word) < 6 or word.encode() not in content.lower(), word
+
+    def _look_at_the_console(self, generation: Generation) -> None:
+        """Open every page that tells of the task, and save the list."""
+        person = Person(self.customer.organization)
+        task = f"/console/tasks/{generation.pk}/"
+        pages = ["/console/", "/console/tasks/", task, f"{task}delete/", f"/console/playground/?task={generation.pk}"]
+        parts = [person.read(path) for path in pages] + [person.read(task, is_part=True)]
+        parts.append(person.get("/console/tasks/export.csv").getvalue().decode())
+        # Our own address is on loopback here, and stands in the examples.
+        self.seen += [part.replace(settings.PUBLIC_BASE_URL, "").encode() for part in parts]
 
     def _see(self, reply: Any) -> None:
         assert reply.status_code in (200, 201)

@@ -10,12 +10,19 @@ from django.http import FileResponse, Http404, HttpRequest, HttpResponse, HttpRe
 from django.views.decorators.http import require_safe
 from whitenoise.responders import SlicedFile
 
+from generations import deletion
+
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
 
 @require_safe
 def serve(request: HttpRequest, path: str) -> HttpResponseBase:
-    """Serve one stored file: 206 for one range (RFC 9110, 14), 304 where the client has it already."""
+    """Serve one stored file: 206 for one range (RFC 9110, 14), 304 where the client has it already, 410 once deleted.
+
+    The 410 is told whatever the storage, so that the media host in production can ask here for files that it misses.
+    """
+    if deletion.was_asked(path):
+        return HttpResponse("This file was deleted.\n", status=410, content_type="text/plain; charset=utf-8")
     file = _find(path)
     size = file.stat().st_size
     etag = f'"{size:x}-{file.stat().st_mtime_ns:x}"'

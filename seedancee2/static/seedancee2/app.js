@@ -18,28 +18,35 @@
     window.getSelection().addRange(range);
   }
 
-  document.querySelectorAll("[data-copy]").forEach(function (button) {
-    var source = document.getElementById(button.dataset.copy);
-    if (!source) return;
-    button.hidden = false;
-    button.addEventListener("click", function () {
-      var text = source.textContent.trim();
-      if (!navigator.clipboard) {
-        // Plain HTTP beyond localhost has no clipboard; the text is selected for the person to copy.
-        select(source);
-        say(button, "Press Ctrl+C");
-        return;
-      }
-      navigator.clipboard.writeText(text).then(
-        function () {
-          say(button, "Copied");
-        },
-        function () {
+  function prepareCopying(root) {
+    root.querySelectorAll("[data-copy]").forEach(function (button) {
+      var source = document.getElementById(button.dataset.copy);
+      if (!source) return;
+      button.hidden = false;
+      button.addEventListener("click", function () {
+        var text = source.textContent.trim();
+        if (!navigator.clipboard) {
+          // Plain HTTP beyond localhost has no clipboard; the text is selected for the person to copy.
           select(source);
           say(button, "Press Ctrl+C");
+          return;
         }
-      );
+        navigator.clipboard.writeText(text).then(
+          function () {
+            say(button, "Copied");
+          },
+          function () {
+            select(source);
+            say(button, "Press Ctrl+C");
+          }
+        );
+      });
     });
+  }
+  prepareCopying(document);
+  // Parts of a page that were fetched anew have buttons too.
+  document.addEventListener("htmx:load", function (event) {
+    if (event.target !== document.body) prepareCopying(event.target);
   });
 
   document.querySelectorAll("form[data-once]").forEach(function (form) {

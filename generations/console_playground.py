@@ -1,0 +1,178 @@
+"""Console pages of the playground: the form, what it costs and says, and the video that comes of it."""
+
+import re
+import time
+import uuid
+from typing import Any, ClassVar, NamedTuple
+
+from django.conf import settings
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import redirect
+from django.urls import reverse
+from django.utils.http import urlencode
+
+from accounts import audit, roles
+from billing.models import CreditAccount
+from generations import idempotency, lifecycle, payloads, playground, snippets
+from generations.console_tasks import LiveView, Media
+from generations.models import Generation
+from generations.playground import PlaygroundForm
+from seedancee2.api import ratelimits, rendering
+from seedancee2.api.errors import (
+    IdempotencyKeyInUse,
+    IdempotencyKeyReused,
+    InsufficientCredits,
+    InvalidRequest,
+    PublicError,
+    RateLimitExceeded,
+)
+
+LAST_TASKS = 8
+_TOKEN = re.compile(r"[0-9a-f]{32}")
+# A second click comes while the first request is under way, which takes some milliseconds.
+_TRIES, _PAUSE_SECONDS = 20, 0.1
+
+
+class _Scope(NamedTuple):
+    organization_id: int
+    is_test: bool
+
+
+class PlaygroundView(LiveView):
+    """The form of the playground."""
+
+    permission: ClassVar[roles.Permission] = roles.Permission.GENERATE
+    section: ClassVar[str] = "playground"
+
+    def get(self, request: HttpRequest) -> HttpResponse:
+        """Show the form: empty, or as an earlier task was asked for; and that task, if it is to be followed."""
+        values = playground.beginning()
+        shown = request.GET.get("task", "")
+        if public_id := shown or request.GET.get("from", ""):
+            task = self.find_task(public_id)
+            values = playground.repeating(task)
+            return self._page(PlaygroundForm(initial=values), task=task if shown else None)
+        return self._page(PlaygroundForm(initial=values))
+
+    def post(self, request: HttpRequest) -> HttpResponse:
+        """Make the video, or only tell what the form as it stands would cost and say."""
+        if request.POST.get("do") != "send":
+            return self._page(PlaygroundForm(playground.fitted(request.POST)))
+        form = PlaygroundForm(request.POST)
+        token = request.POST.get("token", "")
+        if not _TOKEN.fullmatch(token):
+            form.add_error(None, "This form was out of date. Nothing was made yet: look it through and send it again.")
+            return self._page(form)
+        if self.membership.organization.is_suspended:
+            form.add_error(
+                None, "The organization is suspended, so that no videos can be made. Ask the Seedancee2 team."
+            )
+            return self._page(form, token=token)
+        try:
+            public_id = self._make(form, token)
+        except InvalidRequest as error:
+            if form.is_valid():  # its problem belongs to none of the fields
+                form.add_error(None, error.message)
+        except IdempotencyKeyReused:
+            form.add_error(None, "This form was sent before with other values. Send it again to make another video.")
+            token = ""
+        except RateLimitExceeded:
+            form.add_error(None, "Too many videos within a minute. Wait a little, and send it again.")
+        except PublicError as error:
+            form.add_error(None, error.message)
+            return self._page(form, token=token, is_too_poor=isinstance(error, InsufficientCredits))
+        else:
+            return redirect(_address(public_id, self.membership.organization_id))
+        return self._page(form, token=token)
+
+    def _make(self, form: PlaygroundForm, token: str) -> str:
+        """Make the task of a form, or return the one that the same form made before."""
+        spec = form.read().checked_spec()
+        organization = self.membership.organization
+        limit = organization.create_rate_limit or settings.RATE_LIMIT_CREATES
+        ratelimits.take(bucket="playground", identity=self.user.pk, per_minute=limit)
+        scope = _Scope(organization.pk, form.is_test)
+
+        def make() -> idempotency.Answer:
+            task = lifecycle.create(
+                organization_id=organization.pk,
+                api_key_id=None,
+                is_test=form.is_test,
+                spec=spec,
+                created_by_id=self.user.pk,
+            )
+            audit.note(
+                organization_id=organization.pk,
+                actor=self.user,
+                action="task.created",
+                target=task.public_id,
+                after={"model": task.model, "mode": form["mode"].value(), "credits": task.credits},
+            )
+            body = rendering.encode({"data": payloads.created(task)}).decode()
+            return idempotency.Answer(reference=task.public_id, body=body)
+
+        key = f"playground:{self.user.pk}:{token}"
+        for _ in range(_TRIES):
+            try:
+                return idempotency.once(client=scope, key=key, body=form.body(), make=make).reference
+            except IdempotencyKeyInUse:
+                time.sleep(_PAUSE_SECONDS)
+        raise IdempotencyKeyInUse("The same request is being taken just now. Look at your last videos below.")
+
+    def _page(
+        self, form: PlaygroundForm, *, token: str = "", task: Generation | None = None, is_too_poor: bool = False
+    ) -> HttpResponse:
+        body = form.body()
+        context: dict[str, Any] = {
+            "form": form,
+            "price": form.price(),
+            "snippets": snippets.create(body, base_url=settings.PUBLIC_BASE_URL, is_test=form.is_test),
+            "available": self._available(),
+        }
+        if self.request.htmx:
+            is_of_model = self.request.htmx.target == "limits"
+            return self.page("console/playground_preview.html", is_of_model=is_of_model, **context)
+        return self.page(
+            "console/playground.html",
+            token=token or uuid.uuid4().hex,
+            **(result_of(task) if task else {}),
+            last_tasks=self._last_tasks(),
+            billing_address=reverse("console-billing") if is_too_poor else "",
+            has_reference_errors=form.has_errors_in(*(field.name for field in form.reference_fields)),
+            has_more_errors=form.has_errors_in(*(field.name for field in form.more_fields)),
+            **context,
+        )
+
+    def _available(self) -> int | None:
+        if not self.may(roles.Permission.VIEW_BILLING):
+            return None
+        account = CreditAccount.objects.filter(pk=self.membership.organization_id).values_list("available", flat=True)
+        return next(iter(account), 0)
+
+    def _last_tasks(self) -> list[Generation]:
+        own = Generation.objects.filter(organization_id=self.membership.organization_id, created_by_id=self.user.pk)
+        return list(own.order_by("-created_at", "-public_id")[:LAST_TASKS])
+
+
+class ResultView(LiveView):
+    """What came of a task: the part of the playground that is fetched anew until it has ended."""
+
+    permission: ClassVar[roles.Permission] = roles.Permission.GENERATE
+    section: ClassVar[str] = "playground"
+
+    def get(self, request: HttpRequest, public_id: str) -> HttpResponse:
+        """Show the part; asked for as a page, lead to the whole."""
+        task = self.find_task(public_id)
+        if not self.request.htmx:
+            return redirect(_address(public_id, task.organization_id))
+        return self.page("console/playground_result.html", **result_of(task))
+
+
+def result_of(task: Generation) -> dict[str, Any]:
+    """Return what the part about a task shows."""
+    return {"task": task, "media": Media.of(task, list(task.assets.all()), days=None)}
+
+
+def _address(public_id: str, organization_id: int) -> str:
+    query = urlencode({"task": public_id, "organization": str(organization_id)})
+    return f"{reverse('console-playground')}?{query}"

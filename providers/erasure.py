@@ -1,0 +1,43 @@
+"""Forgetting what a customer sent: prompts, references and words of theirs in our books about providers.
+
+What was paid, when, to whom and under which id stays.
+"""
+
+from collections.abc import Sequence
+from typing import Final
+
+from django.db import connection
+
+_NOTHING: Final = (
+    '{"prompt": "", "image_urls": [], "video_urls": [], "audio_urls": [], "first_frame_url": null,'
+    ' "last_frame_url": null}'
+)
+_STATEMENTS: Final = (
+    # An output's address goes too; that there was one stays known, for the books of our costs ask for it.
+    """
+    UPDATE providers_upstreamjob
+       SET request = request || %(nothing)s::jsonb, error_detail = '',
+           result = CASE WHEN result IS NOT NULL THEN '{}'::jsonb END
+     WHERE reference = ANY(%(references)s)
+    """,
+    """
+    UPDATE providers_upstreamcall SET request = '', response = ''
+     WHERE job_id IN (SELECT id FROM providers_upstreamjob WHERE reference = ANY(%(references)s))
+    """,
+    # The sandbox is asked about a run for a day more and reads its directives, so that these words alone stay.
+    r"""
+    UPDATE providers_sandboxrun s
+       SET request = s.request || %(nothing)s::jsonb || jsonb_build_object('prompt', array_to_string(ARRAY(
+               SELECT found[1] FROM regexp_matches(s.request ->> 'prompt', '(\[sandbox:[a-z0-9=.-]+\])', 'gi') found
+           ), ' '))
+      FROM providers_upstreamjob j
+     WHERE j.callback_token_digest = s.callback_token_digest AND j.reference = ANY(%(references)s)
+    """,
+)
+
+
+def erase(references: Sequence[str]) -> None:
+    """Erase what was sent and said for these tasks, all of which have ended; in the caller's transaction."""
+    with connection.cursor() as cursor:
+        for statement in _STATEMENTS:
+            cursor.execute(statement, {"nothing": _NOTHING, "references": list(references)})
