@@ -1,6 +1,7 @@
 """The staff's pages for people, organizations and keys."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from allauth.mfa.models import Authenticator
@@ -10,6 +11,7 @@ from django.contrib.admin import helpers
 from django.contrib.auth.admin import GroupAdmin as DjangoGroupAdmin
 from django.contrib.auth.admin import UserAdmin as DjangoUserAdmin
 from django.contrib.auth.models import Group
+from django.db import transaction
 from django.db.models import Count, Model, Q, QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
@@ -20,7 +22,7 @@ from unfold.decorators import action, display
 from unfold.forms import AdminPasswordChangeForm, UserChangeForm, UserCreationForm
 from unfold.widgets import INPUT_CLASSES, UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
-from accounts import keys, organizations
+from accounts import audit, keys, members, organizations
 from accounts.forms import IssueKeyForm
 from accounts.models import ApiKey, Membership, Organization, User
 from seedancee2.api.errors import PublicError
@@ -31,15 +33,25 @@ admin.site.unregister(Authenticator)
 STATE_COLOURS = {"active": "success", "expired": "warning", "revoked": "danger"}
 
 
-class SaveOnlyChanges:
-    """Writes the fields that the form changed, so that an old page overwrites nothing that happened since."""
+class ThroughMembers:
+    """Saves the memberships of a page by the functions that keep an owner in place and write the audit log."""
 
-    def save_model(self, request: HttpRequest, obj: Model, form: "forms.ModelForm[Any]", change: bool) -> None:
-        """Save a new row whole, and of a known one what was changed."""
-        if change:
-            obj.save(update_fields=form.changed_data)
-        else:
-            obj.save()
+    def save_formset(self, request: HttpRequest, form: Any, formset: Any, change: bool) -> None:
+        """Add, change and remove one by one; what is refused is told, and the rest is done."""
+        assert formset.model is Membership
+        formset.save(commit=False)
+        actor = _staff(request)
+        for row in formset.new_objects:
+            members.add(organization=row.organization, user=row.user, role=row.role, actor=actor)
+        for row, names in formset.changed_objects:
+            if names != ["role"]:
+                messages.error(request, f"{row.user} was not changed: remove the membership and add another instead.")
+                continue
+            with _told(request):
+                members.change_role(membership=row, role=row.role, actor=actor, may_touch_owners=True)
+        for row in formset.deleted_objects:
+            with _told(request):
+                members.remove(membership=row, actor=actor, may_touch_owners=True, revokes_keys=False)
 
 
 class UserAddForm(UserCreationForm):
@@ -80,7 +92,7 @@ class MembershipOfOrganization(TabularInline):
 
 
 @admin.register(User)
-class UserAdmin(DjangoUserAdmin, ModelAdmin):  # type: ignore[type-arg]  # not subscriptable when run
+class UserAdmin(ThroughMembers, DjangoUserAdmin, ModelAdmin):  # type: ignore[type-arg]  # not subscriptable when run
     """People, with their organizations and rights."""
 
     form = UserEditForm
@@ -148,7 +160,7 @@ class AdminIssueKeyForm(IssueKeyForm):
 
 
 @admin.register(Organization)
-class OrganizationAdmin(SaveOnlyChanges, ModelAdmin):
+class OrganizationAdmin(ThroughMembers, ModelAdmin):
     """Customers: their people, limits and keys."""
 
     list_display = ("name", "state", "member_count", "key_count", "created_at")
@@ -165,6 +177,17 @@ class OrganizationAdmin(SaveOnlyChanges, ModelAdmin):
     readonly_fields = ("state", "created_at")
     inlines = (MembershipOfOrganization,)
     actions_detail = ("issue_key", "show_keys", "suspend", "reinstate")
+
+    def save_model(self, request: HttpRequest, obj: Organization, form: Any, change: bool) -> None:
+        """Save a new one whole, and of a known one what the form changed: an old page undoes nothing."""
+        if not change:
+            with transaction.atomic():
+                obj.save()
+                audit.note(organization_id=obj.pk, actor=_staff(request), action="organization.made", target=obj.name)
+            return
+        with _told(request):
+            values = {name: form.cleaned_data[name] for name in form.changed_data}
+            organizations.change(organization=obj, actor=_staff(request), **values)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Organization]:
         """Count members and live keys beside each organization."""
@@ -284,7 +307,7 @@ class OrganizationAdmin(SaveOnlyChanges, ModelAdmin):
 
 
 @admin.register(ApiKey)
-class ApiKeyAdmin(SaveOnlyChanges, ModelAdmin):
+class ApiKeyAdmin(ModelAdmin):
     """Keys: facts to read, limits to set, and one thing to do: revoke."""
 
     list_display = ("name", "masked", "organization", "mode", "state_label", "created_at", "last_used_at", "expires_at")
@@ -300,18 +323,32 @@ class ApiKeyAdmin(SaveOnlyChanges, ModelAdmin):
         "mode",
         "state_label",
         "is_imported",
+        "scopes",
+        "allowed_models",
+        "allowed_networks",
+        "monthly_credit_cap",
         "create_rate_limit",
         "request_rate_limit",
         "created_at",
         "created_by",
         "last_used_at",
+        "last_used_address",
         "expires_at",
+        "replaced_by",
         "revoked_at",
         "revoked_by",
     )
-    readonly_fields = tuple(name for name in fields if name not in {"create_rate_limit", "request_rate_limit"})
+    readonly_fields = tuple(
+        name for name in fields if name not in {"monthly_credit_cap", "create_rate_limit", "request_rate_limit"}
+    )
     actions = ("revoke_selected",)
     actions_detail = ("revoke",)
+
+    def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
+        """Change the limits that the form changed."""
+        with _told(request):
+            values = {name: form.cleaned_data[name] for name in form.changed_data}
+            keys.change(key=obj, changed_by=_staff(request), **values)
 
     @display(description="State", label=STATE_COLOURS)
     def state_label(self, key: ApiKey) -> str:
@@ -381,3 +418,12 @@ class ApiKeyAdmin(SaveOnlyChanges, ModelAdmin):
 def _staff(request: HttpRequest) -> User:
     assert isinstance(request.user, User)
     return request.user
+
+
+@contextlib.contextmanager
+def _told(request: HttpRequest) -> Iterator[None]:
+    """Tell what the domain refuses, instead of failing."""
+    try:
+        yield
+    except PublicError as error:
+        messages.error(request, error.message)

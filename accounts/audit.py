@@ -5,7 +5,7 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 from allauth.account.adapter import get_adapter
-from django.core.exceptions import PermissionDenied
+from django.core.exceptions import ImproperlyConfigured, PermissionDenied
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
@@ -43,8 +43,14 @@ def note(
         before=dict(before or {}),
         after=dict(after or {}),
         reason=reason,
-        address=_client_address(_request.get()),
+        address=client_address(_request.get()),
     )
+
+
+def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return of two descriptions what differs, as it was and as it is; a name that one of them lacks is None there."""
+    names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
+    return {name: before.get(name) for name in names}, {name: after.get(name) for name in names}
 
 
 class AuditMiddleware:
@@ -62,11 +68,14 @@ class AuditMiddleware:
             _request.reset(token)
 
 
-def _client_address(request: HttpRequest | None) -> str | None:
+def client_address(request: HttpRequest | None) -> str | None:
+    """Return the address that a request came from, as the trusted proxies tell it; None where it cannot be known."""
     if request is None:
         return None
     # The proxies that may be believed are counted in one setting, for the limits of sign-in and for this.
     try:
         return str(get_adapter().get_client_ip(request))
     except PermissionDenied:  # no address at all, as behind a socket of the file system
+        return None
+    except ImproperlyConfigured:  # fewer proxies than are trusted: somebody came past them, so nothing is believed
         return None

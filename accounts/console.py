@@ -15,7 +15,7 @@ from django.urls import NoReverseMatch, reverse
 from django.utils.cache import add_never_cache_headers
 from django.views import View
 
-from accounts import roles, second_factor
+from accounts import members, roles, second_factor
 from accounts.models import Membership, User
 
 SESSION_KEY = "console_organization"
@@ -83,6 +83,7 @@ class ConsoleView(View):
             elif not self.may(self.permission):
                 raise PermissionDenied
             else:
+                members.note_seen(self.membership)
                 response = super().dispatch(request, *args, **kwargs)
         add_never_cache_headers(response)
         return response

@@ -8,10 +8,10 @@ import dataclasses
 
 from django.contrib import messages
 from django.http import HttpRequest
-from django.utils.module_loading import import_string
 
+from accounts import invitations
 from accounts.console import SESSION_KEY as ORGANIZATION_KEY
-from accounts.models import Membership, User
+from accounts.models import User
 from seedancee2.api.errors import PublicError
 
 SESSION_KEY = "invitation"
@@ -55,8 +55,7 @@ def join(request: HttpRequest, *, user: User) -> bool:
     if invited is None or not invited.is_for(user.email):
         return False
     forget(request)
-    # By name, since accounts.invitations leads people to sign-up and so may import this module.
-    membership: Membership = import_string("accounts.invitations.accept")(token=invited.token, user=user)
+    membership = invitations.accept(invited.token, user)
     request.session[ORGANIZATION_KEY] = membership.organization_id
     return True
 

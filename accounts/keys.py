@@ -1,4 +1,4 @@
-"""API keys: issued, imported, revoked, and recognized at every request.
+"""API keys: issued, imported, changed, rolled, revoked, and recognized at every request.
 
 A key reads `sk_seedancee2_live_` (or `…_test_`), 32 random base62 characters and 6 of checksum.
 Only its HMAC is stored.
@@ -11,16 +11,19 @@ import re
 import secrets
 import string
 import zlib
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import ClassVar, NamedTuple, NoReturn
+from typing import Any, ClassVar, NamedTuple, NoReturn, Unpack
 
 import structlog
 from django.conf import settings
 from django.db import DatabaseError, IntegrityError, transaction
 from django.db.models import Q
 
+from accounts import audit, networks, policies, terms
 from accounts.models import ApiKey, Organization, User
-from seedancee2.api.errors import InvalidApiKey, InvalidRequest
+from accounts.terms import Terms
+from seedancee2.api.errors import InvalidApiKey, InvalidRequest, PermissionDenied
 from seedancee2.lib import clock, vault
 
 log = structlog.get_logger(__name__)
@@ -35,6 +38,10 @@ _ANY_FORMAT = re.compile(r"[\x21-\x7e]{16,200}")
 _USE_NOTED_EVERY = dt.timedelta(seconds=60)
 _RECENT_USES_AT_MOST = 10_000
 
+# A key that nobody used for so long is pointed out, and so is one that ends so soon.
+STALE_AFTER = dt.timedelta(days=90)
+EXPIRES_SOON = dt.timedelta(days=14)
+
 _COLUMNS = (
     "pk",
     "digest",
@@ -48,6 +55,12 @@ _COLUMNS = (
     "organization__is_suspended",
     "organization__create_rate_limit",
     "organization__request_rate_limit",
+    "scopes",
+    "allowed_networks",
+    "allowed_models",
+    "monthly_credit_cap",
+    "origin_id",
+    "organization__callback_hosts",
 )
 
 # Keys whose use this process has noted (or has tried to) within the last minute, so that most requests write nothing.
@@ -64,7 +77,10 @@ class IssuedKey:
 
 @dataclass(frozen=True, slots=True)
 class Client:
-    """Who sends a request under `/v1`: the key, its organization and the limits that hold for it."""
+    """Who sends a request under `/v1`: the key, its organization and the limits that hold for it.
+
+    `allowance_id` is the key that the monthly cap is counted for: the first of those that were rolled into this one.
+    """
 
     is_authenticated: ClassVar[bool] = True
 
@@ -73,6 +89,11 @@ class Client:
     is_test: bool
     create_rate_limit: int | None
     request_rate_limit: int | None
+    scopes: frozenset[str] = frozenset()
+    allowed_models: tuple[str, ...] = ()
+    monthly_credit_cap: int | None = None
+    allowance_id: int = 0
+    callback_hosts: tuple[str, ...] = ()
 
 
 class _Facts(NamedTuple):
@@ -90,52 +111,37 @@ class _Facts(NamedTuple):
     is_suspended: bool
     organization_create_rate_limit: int | None
     organization_request_rate_limit: int | None
+    scopes: list[str]
+    allowed_networks: list[str]
+    allowed_models: list[str]
+    monthly_credit_cap: int | None
+    origin_id: int | None
+    callback_hosts: list[str]
 
 
-_NOBODY = _Facts(0, bytes(32), "live", None, None, None, None, None, 0, False, None, None)
+_NOBODY = _Facts(0, bytes(32), "live", None, None, None, None, None, 0, False, None, None, [], [], [], None, None, [])
 
 
 def issue(
-    *,
-    organization: Organization,
-    name: str,
-    mode: str,
-    created_by: User | None = None,
-    expires_at: dt.datetime | None = None,
-    create_rate_limit: int | None = None,
-    request_rate_limit: int | None = None,
+    *, organization: Organization, name: str, mode: str, created_by: User | None = None, **values: Unpack[Terms]
 ) -> IssuedKey:
     """Make a new key; the secret is in the answer and can never be had again.
 
     Raises:
-        InvalidRequest: the name, the mode, the expiry or a rate limit is not allowed.
+        InvalidRequest: a value is not allowed, by itself or by the organization's policies; it begins with its name.
     """
     if mode not in ApiKey.Mode.values:
         raise InvalidRequest("mode: must be live or test.")
     secret = _new_secret(ApiKey.Mode(mode))
-    key = _store(
-        secret,
-        organization=organization,
-        name=name,
-        mode=ApiKey.Mode(mode),
-        created_by=created_by,
-        expires_at=expires_at,
-        create_rate_limit=create_rate_limit,
-        request_rate_limit=request_rate_limit,
-        is_imported=False,
-    )
+    key = ApiKey(organization=organization, name=name, mode=mode, created_by=created_by, **values)
+    with transaction.atomic():
+        _store(key, secret, created_by)
+        _note("key.issued", key, created_by, after=terms.shown(key))
     return IssuedKey(key=key, secret=secret)
 
 
 def import_existing(
-    *,
-    organization: Organization,
-    name: str,
-    secret: str,
-    created_by: User | None = None,
-    expires_at: dt.datetime | None = None,
-    create_rate_limit: int | None = None,
-    request_rate_limit: int | None = None,
+    *, organization: Organization, name: str, secret: str, created_by: User | None = None, **values: Unpack[Terms]
 ) -> ApiKey:
     """Take over a key that a customer already has; it is a test key where it has that prefix, else a live one.
 
@@ -146,18 +152,73 @@ def import_existing(
         raise InvalidRequest("secret: must be 16 to 200 visible ASCII characters, without spaces.")
     if _has_bad_checksum(secret):
         raise InvalidRequest("secret: has the form of a key of this service, but its checksum is wrong.")
-    is_test = secret.startswith(PREFIXES[ApiKey.Mode.TEST])
-    return _store(
-        secret,
-        organization=organization,
-        name=name,
-        mode=ApiKey.Mode.TEST if is_test else ApiKey.Mode.LIVE,
-        created_by=created_by,
-        expires_at=expires_at,
-        create_rate_limit=create_rate_limit,
-        request_rate_limit=request_rate_limit,
-        is_imported=True,
-    )
+    mode = ApiKey.Mode.TEST if secret.startswith(PREFIXES[ApiKey.Mode.TEST]) else ApiKey.Mode.LIVE
+    key = ApiKey(organization=organization, name=name, mode=mode, created_by=created_by, is_imported=True, **values)
+    with transaction.atomic():
+        _store(key, secret, created_by)
+        _note("key.imported", key, created_by, after=terms.shown(key))
+    return key
+
+
+def change(*, key: ApiKey, changed_by: User | None, name: str | None = None, **values: Unpack[Terms]) -> ApiKey:
+    """Give a key that works another name or other terms; what is left out stays.
+
+    Raises:
+        InvalidRequest: the key no longer works, or a value is not allowed; it begins with its name.
+    """
+    with transaction.atomic():
+        row = _lock_working(key)
+        before = terms.shown(row)
+        for field_name, value in {"name": row.name if name is None else name, **values}.items():
+            setattr(row, field_name, value)
+        terms.check(row, changed_by)
+        before, after = audit.differences(before, terms.shown(row))
+        if before != after:
+            row.save(update_fields=["name", *values])
+            _note("key.changed", row, changed_by, before=before, after=after)
+    return row
+
+
+def roll(*, key: ApiKey, rolled_by: User | None, overlap: dt.timedelta) -> IssuedKey:
+    """Replace a key by one with the same name and terms; the old one works for the overlap, none ends it at once.
+
+    The new one has a life as long as the old one's, counted from now, and both count against one monthly cap. It stays
+    its maker's, whoever rolls it.
+
+    Raises:
+        InvalidRequest: the key no longer works, was rolled before, or breaks a policy of the organization by now.
+    """
+    with transaction.atomic():
+        old = _lock_working(key)
+        if old.replaced_by_id is not None:
+            raise InvalidRequest("This key was rolled already: roll the key that replaced it.")
+        now = clock.now()
+        secret = _new_secret(ApiKey.Mode(old.mode))
+        new = ApiKey(
+            organization=old.organization,
+            name=old.name,
+            mode=old.mode,
+            created_by=old.created_by,
+            expires_at=_next_end(old, now, rolled_by),
+            origin_id=old.origin_id or old.pk,
+            scopes=old.scopes,
+            allowed_networks=old.allowed_networks,
+            allowed_models=old.allowed_models,
+            monthly_credit_cap=old.monthly_credit_cap,
+            create_rate_limit=old.create_rate_limit,
+            request_rate_limit=old.request_rate_limit,
+        )
+        _store(new, secret, rolled_by)
+        old.replaced_by = new
+        if overlap:
+            old.expires_at = min(old.expires_at or now + overlap, now + overlap)
+        else:
+            old.revoked_at, old.revoked_by = now, rolled_by
+        old.save(update_fields=["replaced_by", "expires_at", "revoked_at", "revoked_by"])
+        ends_at = old.revoked_at or old.expires_at
+        after = {**terms.shown(new), "replaces": old.masked, "the old key ends": terms.moment(ends_at)}
+        _note("key.rolled", new, rolled_by, after=after)
+    return IssuedKey(key=new, secret=secret)
 
 
 def revoke(*, key: ApiKey, revoked_by: User | None) -> ApiKey:
@@ -168,14 +229,18 @@ def revoke(*, key: ApiKey, revoked_by: User | None) -> ApiKey:
             row.revoked_at = clock.now()
             row.revoked_by = revoked_by
             row.save(update_fields=["revoked_at", "revoked_by"])
+            _note("key.revoked", row, revoked_by)
     return row
 
 
-def authenticate(secret: str) -> Client:
+def authenticate(secret: str, *, find_address: Callable[[], str | None] = lambda: None) -> Client:
     """Tell whose key this is; one query, and no word on why a key is refused.
+
+    `find_address` is asked for the client's address only where the key's list or the note of its use needs it.
 
     Raises:
         InvalidApiKey: malformed, unknown, revoked or expired, or of a suspended organization.
+        PermissionDenied: a good key, from an address that its list does not have.
     """
     if _ANY_FORMAT.fullmatch(secret) is None or _has_bad_checksum(secret):
         raise InvalidApiKey
@@ -188,33 +253,65 @@ def authenticate(secret: str) -> Client:
     is_expired = facts.expires_at is not None and facts.expires_at <= now
     if not is_known or is_expired or facts.revoked_at is not None or facts.is_suspended:
         raise InvalidApiKey
-    _note_use(facts.key_id, facts.last_used_at, now)
+    if facts.allowed_networks:
+        address = find_address()
+        if not networks.cover(tuple(facts.allowed_networks), address):
+            raise PermissionDenied(
+                f"This API key may not be used from {address or 'an unknown address'}. "
+                "Its list of addresses is kept in the console."
+            )
+    _note_use(facts.key_id, facts.last_used_at, now, find_address)
     return Client(
         organization_id=facts.organization_id,
         api_key_id=facts.key_id,
         is_test=facts.mode == ApiKey.Mode.TEST,
         create_rate_limit=_first_set(facts.create_rate_limit, facts.organization_create_rate_limit),
         request_rate_limit=_first_set(facts.request_rate_limit, facts.organization_request_rate_limit),
+        scopes=frozenset(facts.scopes),
+        allowed_models=tuple(facts.allowed_models),
+        monthly_credit_cap=facts.monthly_credit_cap,
+        allowance_id=facts.origin_id or facts.key_id,
+        callback_hosts=tuple(facts.callback_hosts),
     )
 
 
-def _store(secret: str, *, name: str, expires_at: dt.datetime | None, **fields: object) -> ApiKey:
-    name = name.strip()
-    if not 1 <= len(name) <= 80 or not name.isprintable():
-        raise InvalidRequest("name: must be 1 to 80 printable characters.")
-    if expires_at is not None and expires_at <= clock.now():
-        raise InvalidRequest("expires_at: must lie in the future.")
-    for limit in ("create_rate_limit", "request_rate_limit"):
-        value = fields[limit]
-        if isinstance(value, int) and not 1 <= value <= 1_000_000:
-            raise InvalidRequest(f"{limit}: must be 1 to 1,000,000 a minute.")
-    key = ApiKey(name=name, digest=_digest(secret), last_four=secret[-4:], expires_at=expires_at, **fields)
+def _store(key: ApiKey, secret: str, actor: User | None) -> None:
+    terms.check(key, actor)
+    key.digest, key.last_four = _digest(secret), secret[-4:]
     try:
         with transaction.atomic():
             key.save(force_insert=True)
     except IntegrityError as error:
         _refuse_known(error, key)
-    return key
+
+
+def _next_end(old: ApiKey, now: dt.datetime, rolled_by: User | None) -> dt.datetime | None:
+    ends = [] if old.expires_at is None else [now + (old.expires_at - old.created_at)]
+    latest = policies.latest_end(old.organization, since=now)
+    if latest is not None and rolled_by is not None and not rolled_by.is_staff:
+        ends.append(latest)
+    return min(ends, default=None)
+
+
+def _lock_working(key: ApiKey) -> ApiKey:
+    row = ApiKey.objects.select_for_update(no_key=True, of=("self",)).select_related("organization").get(pk=key.pk)
+    if row.state != "active":
+        raise InvalidRequest(f"This key is {row.state}; issue another one instead.")
+    return row
+
+
+def _note(
+    action: str,
+    key: ApiKey,
+    actor: User | None,
+    *,
+    before: dict[str, Any] | None = None,
+    after: dict[str, Any] | None = None,
+) -> None:
+    target = f"{key.name} ({key.masked})"
+    audit.note(
+        organization_id=key.organization_id, actor=actor, action=action, target=target, before=before, after=after
+    )
 
 
 def _refuse_known(error: IntegrityError, key: ApiKey) -> NoReturn:
@@ -227,8 +324,10 @@ def _first_set(*values: int | None) -> int | None:
     return next((value for value in values if value is not None), None)
 
 
-def _note_use(key_id: int, last_used_at: dt.datetime | None, now: dt.datetime) -> None:
-    """Write the time of use at most once a minute, without ever waiting for a lock or failing the request."""
+def _note_use(
+    key_id: int, last_used_at: dt.datetime | None, now: dt.datetime, find_address: Callable[[], str | None]
+) -> None:
+    """Write time and address of use at most once a minute, without ever waiting for a lock or failing the request."""
     is_fresh = last_used_at is not None and last_used_at > now - _USE_NOTED_EVERY
     noted_at = _recent_uses.get(key_id)
     if is_fresh or (noted_at is not None and noted_at > now - _USE_NOTED_EVERY):
@@ -240,7 +339,7 @@ def _note_use(key_id: int, last_used_at: dt.datetime | None, now: dt.datetime) -
     try:
         with transaction.atomic():
             free = ApiKey.objects.select_for_update(skip_locked=True, no_key=True).filter(is_due, pk=key_id)
-            ApiKey.objects.filter(pk__in=free.values("pk")).update(last_used_at=now)
+            ApiKey.objects.filter(pk__in=free.values("pk")).update(last_used_at=now, last_used_address=find_address())
     except DatabaseError as error:
         log.warning("api_key_use_not_noted", api_key_id=key_id, error=type(error).__name__)
 

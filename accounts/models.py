@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 
 import pgtrigger
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
+from django.contrib.postgres.fields import ArrayField
 from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Lower
@@ -59,11 +60,21 @@ class Organization(models.Model):
     name = models.CharField(max_length=120)
     is_suspended = models.BooleanField(default=False)
     is_webhook_signing_enabled = models.BooleanField(default=True)
-    demands_second_factor = models.BooleanField(
-        default=False, help_text="Members enter the console with a second factor only."
-    )
     create_rate_limit = models.PositiveIntegerField(null=True, blank=True, help_text="Creates a minute for each key.")
     request_rate_limit = models.PositiveIntegerField(null=True, blank=True, help_text="Other requests a minute.")
+    # What its own admins decide, on the console's page of settings.
+    callback_hosts: "ArrayField[list[str], list[str]]" = ArrayField(
+        models.CharField(max_length=255),
+        default=list,
+        db_default=[],
+        blank=True,
+        help_text="Hosts that a callback_url may name; none means any.",
+    )
+    media_retention_days = models.PositiveIntegerField(null=True, blank=True, help_text="Empty: files are kept.")
+    prompt_retention_days = models.PositiveIntegerField(null=True, blank=True, help_text="Empty: prompts are kept.")
+    demands_second_factor = models.BooleanField(default=False, db_default=False)
+    demands_key_caps = models.BooleanField(default=False, db_default=False)
+    longest_key_days = models.PositiveIntegerField(null=True, blank=True, help_text="Longest life of a member's key.")
     created_at = models.DateTimeField(default=clock.now, editable=False)
     members = models.ManyToManyField(User, through="Membership", related_name="organizations")
 
@@ -88,6 +99,7 @@ class Membership(models.Model):
     organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="memberships")
     role = models.CharField(max_length=10, choices=Role.choices)
     created_at = models.DateTimeField(default=clock.now, editable=False)
+    last_seen_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     class Meta:
         constraints = [
@@ -102,12 +114,56 @@ class Membership(models.Model):
         return f"{self.user_id} is {self.role} of {self.organization_id}"
 
 
+def all_scopes() -> list[str]:
+    """Give a key everything that keys can do, which is what keys have that were never told otherwise."""
+    return list(ApiKey.Scope.values)
+
+
+class Invitation(models.Model):
+    """A seat in an organization that was offered by mail; the token itself is in the mail alone."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.CASCADE, related_name="invitations")
+    email = models.EmailField(max_length=254)
+    role = models.CharField(max_length=10, choices=Membership.Role.choices)
+    digest = models.BinaryField(unique=True, editable=False)
+    invited_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
+    created_at = models.DateTimeField(default=clock.now, editable=False)
+    sent_at = models.DateTimeField(null=True, blank=True, help_text="Empty: the mail could not be sent yet.")
+    expires_at = models.DateTimeField()
+    accepted_at = models.DateTimeField(null=True, blank=True)
+    withdrawn_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        constraints = [
+            models.CheckConstraint(condition=Q(email=Lower("email")), name="accounts_invitation_email_lower"),
+            models.UniqueConstraint(
+                fields=["organization", "email"],
+                condition=Q(accepted_at__isnull=True, withdrawn_at__isnull=True),
+                name="accounts_invitation_open_once",
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.email} as {self.role} of {self.organization_id}"
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it can still be accepted."""
+        return self.accepted_at is None and self.withdrawn_at is None and self.expires_at > clock.now()
+
+
 class ApiKey(models.Model):
     """A customer's key; the secret itself is shown once and never stored."""
 
     class Mode(models.TextChoices):
         LIVE = "live"
         TEST = "test"
+
+    class Scope(models.TextChoices):
+        GENERATE = "generate", "Create video tasks"
+        READ = "read", "Read tasks and models"
+        USAGE = "usage", "Read usage"
+        WEBHOOKS = "webhooks", "Read and repeat webhooks"
 
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, related_name="api_keys")
     name = models.CharField(max_length=80)
@@ -117,17 +173,46 @@ class ApiKey(models.Model):
     is_imported = models.BooleanField(default=False)
     create_rate_limit = models.PositiveIntegerField(null=True, blank=True, help_text="Creates a minute.")
     request_rate_limit = models.PositiveIntegerField(null=True, blank=True, help_text="Other requests a minute.")
+    scopes: "ArrayField[list[str], list[str]]" = ArrayField(
+        models.CharField(max_length=10, choices=Scope.choices), default=all_scopes, db_default=Scope.values
+    )
+    allowed_networks: "ArrayField[list[str], list[str]]" = ArrayField(
+        models.CharField(max_length=43),
+        default=list,
+        db_default=[],
+        blank=True,
+        help_text="Addresses and networks that requests may come from; none means any.",
+    )
+    allowed_models: "ArrayField[list[str], list[str]]" = ArrayField(
+        models.CharField(max_length=40), default=list, db_default=[], blank=True, help_text="None means all."
+    )
+    monthly_credit_cap = models.BigIntegerField(
+        null=True, blank=True, help_text="Credits that tasks of one month (UTC) may cost, those given back aside."
+    )
+    origin = models.ForeignKey(
+        "self",
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        related_name="+",
+        help_text="The first key of those that were rolled into this one: their use of a month counts together.",
+    )
+    replaced_by = models.ForeignKey(
+        "self", null=True, blank=True, on_delete=models.PROTECT, db_index=False, related_name="+"
+    )
     created_at = models.DateTimeField(default=clock.now, editable=False)
     created_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
     expires_at = models.DateTimeField(null=True, blank=True)
     revoked_at = models.DateTimeField(null=True, blank=True)
     revoked_by = models.ForeignKey(User, null=True, blank=True, on_delete=models.SET_NULL, related_name="+")
     last_used_at = models.DateTimeField(null=True, blank=True)
+    last_used_address = models.GenericIPAddressField(null=True, blank=True)
 
     class Meta:
         verbose_name = "API key"
         constraints = [
             models.CheckConstraint(condition=Q(mode__in=["live", "test"]), name="accounts_apikey_mode"),
+            models.CheckConstraint(condition=Q(monthly_credit_cap__gt=0), name="accounts_apikey_cap"),
         ]
         indexes = [models.Index(F("organization"), F("id").desc(), name="accounts_apikey_of_org")]
         triggers = [

@@ -2,6 +2,8 @@
 
 import enum
 
+from django.db.models import F, QuerySet
+
 from accounts.models import ApiKey, Membership
 
 
@@ -49,3 +51,24 @@ def may_manage_key(membership: Membership, key: ApiKey) -> bool:
         return False
     is_own = key.created_by_id == membership.user_id
     return may(membership, Permission.MANAGE_ALL_KEYS) or (is_own and may(membership, Permission.MANAGE_OWN_KEYS))
+
+
+def may_give_role(membership: Membership, role: str) -> bool:
+    """Tell whether a member may make somebody this; only an owner makes owners."""
+    needed = Permission.MANAGE_OWNERS if role == Membership.Role.OWNER else Permission.MANAGE_MEMBERS
+    return may(membership, Permission.MANAGE_MEMBERS) and may(membership, needed)
+
+
+def may_manage_member(membership: Membership, other: Membership) -> bool:
+    """Tell whether a member may change or remove another one: an owner only by an owner."""
+    return other.organization_id == membership.organization_id and may_give_role(membership, other.role)
+
+
+def visible_keys(membership: Membership) -> QuerySet[ApiKey]:
+    """Select the keys that a member may see, those that still work first."""
+    rows = ApiKey.objects.filter(organization=membership.organization_id)
+    if not may(membership, Permission.VIEW_ALL_KEYS):
+        is_maker = may(membership, Permission.MANAGE_OWN_KEYS)
+        rows = rows.filter(created_by=membership.user_id) if is_maker else rows.none()
+    rows = rows.select_related("organization", "created_by", "replaced_by")
+    return rows.order_by(F("revoked_at").desc(nulls_first=True), "-pk")

@@ -5,7 +5,7 @@ from django.contrib.postgres.indexes import BrinIndex
 from django.db import models
 from django.db.models import F, Q
 
-from accounts.models import Organization, User
+from accounts.models import ApiKey, Organization, User
 from seedancee2.lib import clock
 
 
@@ -49,6 +49,26 @@ class CreditAccount(models.Model):
         return f"credit account of organization {self.organization_id}"
 
 
+class KeyAllowance(models.Model):
+    """What the tasks of a key with a cap cost in one month (UTC), those given back aside.
+
+    Written only by the functions of the database that move credits, in the movement's own call.
+    """
+
+    api_key = models.ForeignKey(ApiKey, on_delete=models.PROTECT, db_index=False, related_name="allowances")
+    month = models.DateField(help_text="Its first day.")
+    used = models.BigIntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["api_key", "month"], name="billing_allowance_once"),
+            models.CheckConstraint(condition=Q(used__gte=0), name="billing_allowance_used"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.used} credits used by key {self.api_key_id} in {self.month:%Y-%m}"
+
+
 class Reservation(models.Model):
     """Credits held for one generation until they are captured or released, exactly once."""
 
@@ -63,6 +83,15 @@ class Reservation(models.Model):
     amount = models.BigIntegerField()
     refunded = models.BigIntegerField(default=0, db_default=0, help_text="Given back after the charge.")
     state = models.CharField(max_length=8, choices=State.choices, default=State.HELD)
+    allowance = models.ForeignKey(
+        KeyAllowance,
+        null=True,
+        blank=True,
+        on_delete=models.PROTECT,
+        db_index=False,
+        related_name="reservations",
+        help_text="What of it is not given back counts here; empty for a key without a cap.",
+    )
     created_at = models.DateTimeField(default=clock.now, editable=False)
     closed_at = models.DateTimeField(null=True, blank=True)
 

@@ -131,6 +131,23 @@ _CHECKS = {
                        FROM billing_ledgerentry WHERE kind = 'refund' GROUP BY 1) e USING (reference)
          WHERE coalesce(r.refunded, 0) <> coalesce(e.total, 0)
     """,
+    # One pass over the holds: they have no index by allowance, which every creation would pay for.
+    "allowance_equals_its_holds": """
+        SELECT 'allowance of key ' || a.api_key_id || ' in ' || to_char(a.month, 'YYYY-MM'),
+               format('says %%s credits used, its holds sum to %%s', a.used, coalesce(r.used, 0))
+          FROM billing_keyallowance a
+          LEFT JOIN (SELECT allowance_id, sum(CASE state WHEN 'released' THEN 0 ELSE amount - refunded END) AS used
+                       FROM billing_reservation WHERE allowance_id IS NOT NULL GROUP BY allowance_id) r
+            ON r.allowance_id = a.id
+         WHERE a.used <> coalesce(r.used, 0)
+    """,
+    "hold_counts_in_its_month": """
+        SELECT 'reservation ' || r.reference, format('is of %%s, it counts in the allowance of %%s',
+               to_char(r.created_at AT TIME ZONE 'UTC', 'YYYY-MM'), to_char(a.month, 'YYYY-MM'))
+          FROM billing_reservation r
+          JOIN billing_keyallowance a ON a.id = r.allowance_id
+         WHERE r.allowance_id IS NOT NULL AND a.month <> date_trunc('month', r.created_at AT TIME ZONE 'UTC')
+    """,
     "adjustment_has_its_entry": """
         SELECT 'adjustment ' || a.adjustment_id, format('%%s credits, moved at %%s, its entry says %%s',
                a.amount, coalesce(a.moved_at::text, 'never'), coalesce(e.available_change::text, 'nothing'))

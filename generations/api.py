@@ -9,6 +9,8 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.keys import Client
+from accounts.models import ApiKey
+from billing.allowances import Allowance
 from generations import (
     catalog,
     idempotency,
@@ -46,6 +48,8 @@ from seedancee2.api.schema import (
 from seedancee2.api.views import PublicViewSet
 from seedancee2.lib import clock
 
+Scope = ApiKey.Scope
+
 IGNORED_FIELDS_HEADER = "X-Seedancee2-Ignored-Fields"
 DEFAULT_PAGE, MAX_PAGE = 20, 100
 DEFAULT_DAYS, MAX_DAYS = 30, 365
@@ -65,6 +69,8 @@ _WRONG_RANGE = errors.InvalidRequest("start must not be after end, which is now 
 
 class TaskViewSet(PublicViewSet):
     """Video tasks."""
+
+    scopes = {"create": Scope.GENERATE, "retrieve": Scope.READ, "list": Scope.READ}
 
     @extend_schema(
         operation_id="createVideoTask",
@@ -127,7 +133,7 @@ class TaskViewSet(PublicViewSet):
         client = _client(request)
 
         def accept() -> idempotency.Answer:
-            checked = requests.read(body)
+            checked = requests.read(body, callback_hosts=client.callback_hosts)
             if checked.ignored:
                 self.headers[IGNORED_FIELDS_HEADER] = naming.header_value(checked.ignored)
             generation = lifecycle.create(
@@ -135,6 +141,8 @@ class TaskViewSet(PublicViewSet):
                 api_key_id=client.api_key_id,
                 is_test=client.is_test,
                 spec=checked.checked_spec(),
+                allowed_models=client.allowed_models,
+                allowance=_allowance(client),
             )
             return idempotency.Answer(
                 reference=generation.public_id,
@@ -251,6 +259,8 @@ class TaskViewSet(PublicViewSet):
 class ModelViewSet(PublicViewSet):
     """Public models."""
 
+    scopes = {"list": Scope.READ}
+
     @extend_schema(
         operation_id="listModels",
         tags=["Models"],
@@ -278,6 +288,8 @@ class ModelViewSet(PublicViewSet):
 
 class UsageViewSet(PublicViewSet):
     """Usage."""
+
+    scopes = {"retrieve": Scope.USAGE}
 
     @extend_schema(
         operation_id="getUsage",
@@ -326,6 +338,12 @@ class UsageViewSet(PublicViewSet):
 
 def _client(request: Request) -> Client:
     return cast(Client, request.user)
+
+
+def _allowance(client: Client) -> Allowance | None:
+    if client.monthly_credit_cap is None:
+        return None
+    return Allowance(api_key_id=client.allowance_id, monthly_cap=client.monthly_credit_cap)
 
 
 def _worth_asking_in(generation: Generation) -> int:

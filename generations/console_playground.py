@@ -87,8 +87,8 @@ class PlaygroundView(LiveView):
 
     def _make(self, form: PlaygroundForm, token: str) -> str:
         """Make the task of a form, or return the one that the same form made before."""
-        spec = form.read().checked_spec()
         organization = self.membership.organization
+        spec = form.read(callback_hosts=organization.callback_hosts).checked_spec()
         limit = organization.create_rate_limit or settings.RATE_LIMIT_CREATES
         ratelimits.take(bucket="playground", identity=self.user.pk, per_minute=limit)
         scope = _Scope(organization.pk, form.is_test)

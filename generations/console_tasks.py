@@ -17,7 +17,7 @@ from django_htmx.http import HttpResponseClientRedirect
 from accounts import roles
 from accounts.console import ConsoleView
 from accounts.models import ApiKey
-from accounts.views import visible_keys
+from accounts.roles import visible_keys
 from generations import deletion, histories, payloads, retention, search, snippets
 from generations.models import Generation, OutputAsset, RetentionMark
 from generations.task_forms import TaskFilterForm

@@ -12,7 +12,7 @@ from psycopg.errors import QueryCanceled
 
 from accounts.console import ConsoleView
 from accounts.models import ApiKey
-from accounts.views import visible_keys
+from accounts.roles import visible_keys
 from generations import usage
 from generations.usage_forms import DEFAULT_RANGE, RANGES, UsageForm
 from seedancee2.lib import charts, spreadsheets

@@ -1,23 +1,24 @@
 """The life of a generation: the only writer of its status, its money and its outgoing event.
 
 Every transition locks the row, returns it if it is already there, and otherwise changes status, credits and webhook
-in one transaction. Lock order: generation, reservation, credit account.
+in one transaction. Lock order: generation, reservation, a key's allowance, credit account.
 """
 
 import datetime as dt
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import structlog
 from django.conf import settings
 from django.db import transaction
 
 from billing import ledger, rates
+from billing.allowances import Allowance
 from generations import catalog, failures, payloads
 from generations.models import Generation, OutputAsset
 from generations.specs import JobSpec
 from providers import jobs
 from providers.models import Route
-from seedancee2.api.errors import InvalidRequest
+from seedancee2.api.errors import InvalidRequest, PermissionDenied
 from seedancee2.api.rendering import JSONRenderer
 from seedancee2.lib import clock, ids, wakeups
 from webhooks import outbox
@@ -41,20 +42,27 @@ def create(
     is_test: bool,
     spec: JobSpec,
     created_by_id: int | None = None,
+    allowed_models: Collection[str] = (),
+    allowance: Allowance | None = None,
 ) -> Generation:
     """Accept a request: one task, one hold and one queued job, or nothing at all.
 
-    It comes with a key, or from a person in the playground.
+    It comes with a key, or from a person in the playground. `allowed_models` and `allowance` are the key's; without
+    them every model may be used, and every credit.
 
     Raises:
         ModelNotFound: no active model has this name.
         InvalidRequest: the model lacks this resolution.
-        InsufficientCredits: the available credits do not cover the price.
+        PermissionDenied: the key may not use this model.
+        InsufficientCredits: the available credits, or what is left of the allowance, do not cover the price.
     """
     model = catalog.resolve(spec.model)
     if spec.resolution not in model.resolutions:
         supported = ", ".join(model.resolutions)
         raise InvalidRequest(f"input.resolution must be one of {supported} for the model {model.name}.")
+    if allowed_models and model.name not in allowed_models:
+        names = ", ".join(allowed_models)
+        raise PermissionDenied(f"This API key may not use the model {model.name}, only {names}.")
     now = clock.now()
     rate = rates.in_effect(model=model.name, resolution=spec.resolution, at=now)
     with transaction.atomic():
@@ -86,6 +94,7 @@ def create(
                 amount=generation.credits,
                 reference=generation.public_id,
                 actor=_actor(api_key_id, created_by_id),
+                allowance=allowance,
             )
         wakeups.on_commit("generations.submit")
     log.info("generation_created", task_id=generation.public_id)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+from collections.abc import Collection
 from typing import Any, Final, NamedTuple
 
 from django import forms
@@ -154,7 +155,7 @@ class PlaygroundForm(forms.Form):
                 body["metadata"] = metadata
         return body
 
-    def read(self) -> requests.CreateRequest:
+    def read(self, *, callback_hosts: Collection[str] = ()) -> requests.CreateRequest:
         """Check the body as `/v1` checks one that comes over the wire; problems are shown beside the fields.
 
         Raises:
@@ -167,7 +168,8 @@ class PlaygroundForm(forms.Form):
         except InvalidRequest as error:
             self.add_error("metadata", error.message.replace("The request body", "Metadata"))
         try:
-            checked = requests.read(parsing.loads(json.dumps(self.body()).encode()))
+            body = parsing.loads(json.dumps(self.body()).encode())
+            checked = requests.read(body, callback_hosts=callback_hosts)
             problems = checked.problems
         except InvalidRequest as error:
             problems = (error.message,)

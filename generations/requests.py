@@ -1,7 +1,7 @@
 """From a parsed body to a `JobSpec`: every problem of a request told at once, in the order of the public page."""
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from rest_framework.exceptions import ValidationError
@@ -13,8 +13,10 @@ from generations.specs import JobSpec
 from seedancee2.api import naming
 from seedancee2.api.errors import InvalidRequest
 from seedancee2.api.fields import sentences
+from seedancee2.lib import destinations
 
 MAX_PROBLEMS = 20
+MAX_HOSTS_SHOWN = 10
 _MAX_KEYS_COMPARED = 200  # unknown keys of one object that are compared with the real ones letter by letter
 
 # One for all requests and threads: checking changes nothing in it, and making it copies every field.
@@ -47,8 +49,11 @@ class CreateRequest:
         return self.spec
 
 
-def read(body: Mapping[str, Any]) -> CreateRequest:
-    """Check a create body against the page's tables and the catalog; an unknown model is nobody's problem here."""
+def read(body: Mapping[str, Any], *, callback_hosts: Collection[str] = ()) -> CreateRequest:
+    """Check a create body against the page's tables and the catalog; an unknown model is nobody's problem here.
+
+    `callback_hosts` are those that the organization allows; none means any.
+    """
     values: Mapping[str, Any] = {}
     found: list[tuple[str, str]] = []
     try:
@@ -57,6 +62,7 @@ def read(body: Mapping[str, Any]) -> CreateRequest:
         found = list(sentences(error.detail))
     name, model = _model(body)
     found.extend(_model_problems(body, model, {path for path, _ in found}))
+    found.extend(_callback_problems(body, callback_hosts, {path for path, _ in found}))
     ignored: list[str] = []
     misses = list(_foreign_keys(body, ignored))
     missed = {path for path, _ in misses}
@@ -84,6 +90,18 @@ def _model_problems(body: Mapping[str, Any], model: PublicModel | None, wrong: s
     if "input.duration" not in wrong and not model.min_duration <= duration <= model.max_duration:
         bounds = f"{model.min_duration} and {model.max_duration}"
         yield "input.duration", f"input.duration must be between {bounds} for the model {model.name}."
+
+
+def _callback_problems(body: Mapping[str, Any], hosts: Collection[str], wrong: set[str]) -> Iterator[tuple[str, str]]:
+    url = body.get("callback_url")
+    if not hosts or "callback_url" in wrong or not isinstance(url, str) or destinations.is_listed(url, hosts):
+        return
+    shown = ", ".join([*hosts][:MAX_HOSTS_SHOWN]) + (", …" if len(hosts) > MAX_HOSTS_SHOWN else "")
+    yield (
+        "callback_url",
+        f"callback_url must name a host that your organization allows: {shown}. Its admins keep the list in the "
+        "console's settings.",
+    )
 
 
 def _foreign_keys(body: Mapping[str, Any], ignored: list[str]) -> Iterator[tuple[str, str]]:

@@ -26,9 +26,9 @@ BATCH: Final = 200
 BUDGET_SECONDS: Final = 120.0  # of one run; the rest is done by the next
 _BEGINNING: Final = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
-_WORK: Final[dict[Subject, tuple[str, Callable[[Sequence[str]], int]]]] = {
-    Subject.MEDIA: ("media_retention_days", deletion.hide_files),
-    Subject.PROMPTS: ("prompt_retention_days", deletion.erase_prompts),
+_WORK: Final[dict[Subject, Callable[[Sequence[str]], int]]] = {
+    Subject.MEDIA: deletion.hide_files,
+    Subject.PROMPTS: deletion.erase_prompts,
 }
 
 
@@ -45,8 +45,7 @@ def enforce() -> int:
 
 def days_kept(organization: Organization, subject: Subject) -> int | None:
     """Return for how many days after its creation a task's media or prompt is kept; None where it is kept for good."""
-    days: int | None = getattr(organization, _WORK[subject][0], None)
-    return days
+    return organization.media_retention_days if subject == Subject.MEDIA else organization.prompt_retention_days
 
 
 def _enforce(organization: Organization, subject: Subject, cutoff: dt.datetime, ends_at: float) -> int:
@@ -72,7 +71,7 @@ def _enforce_in_mode(organization_id: int, subject: Subject, is_test: bool, cuto
     while position[0] < cutoff and time.monotonic() < ends_at:
         with transaction.atomic():
             batch = list(_after(position, organization_id, is_test, cutoff)[:BATCH])
-            count += _WORK[subject][1]([task.public_id for task in batch if not task.is_open])
+            count += _WORK[subject]([task.public_id for task in batch if not task.is_open])
             # A task that is still open is waited for: the mark stays before it, whatever is deleted behind.
             still_open = next((task.created_at for task in batch if task.is_open), None)
             if not is_held_up:

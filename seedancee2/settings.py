@@ -221,7 +221,7 @@ API_MAX_BODY_BYTES = 256 * 1024
 DATA_UPLOAD_MAX_MEMORY_SIZE = 1024 * 1024
 REST_FRAMEWORK = {
     "DEFAULT_AUTHENTICATION_CLASSES": ["accounts.authentication.ApiKeyAuthentication"],
-    "DEFAULT_PERMISSION_CLASSES": ["rest_framework.permissions.IsAuthenticated"],
+    "DEFAULT_PERMISSION_CLASSES": ["accounts.authentication.KeyHasScope"],
     "DEFAULT_RENDERER_CLASSES": ["seedancee2.api.rendering.JSONRenderer"],
     "DEFAULT_PARSER_CLASSES": ["seedancee2.api.parsing.StrictJSONParser"],
     "DEFAULT_SCHEMA_CLASS": "seedancee2.api.schema.AutoSchema",

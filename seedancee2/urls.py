@@ -34,6 +34,7 @@ urlpatterns = [
     path("console/", include("billing.console_urls")),
     path("console/", include("generations.console_billing_urls")),
     path("console/", include("generations.console_urls")),
+    path("console/keys/", include("seedancee2.console.keys.urls")),
     path("admin/", admin.site.urls),
     path("healthz", health.alive, name="healthz"),
     path("readyz", health.ready, name="readyz"),

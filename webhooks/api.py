@@ -9,7 +9,7 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from accounts.keys import Client
-from accounts.models import Organization
+from accounts.models import ApiKey, Organization
 from seedancee2.api import cursors, errors, naming, responses
 from seedancee2.api.query import Query
 from seedancee2.api.schema import (
@@ -33,6 +33,8 @@ from webhooks.models import Delivery
 DEFAULT_PAGE, MAX_PAGE = 20, 100
 IGNORED_FIELDS_HEADER = "X-Seedancee2-Ignored-Fields"
 
+Scope = ApiKey.Scope
+
 _TAGS = ["Webhooks"]
 _ID = OpenApiParameter(
     "id",
@@ -52,6 +54,8 @@ _WRONG_SINCE = errors.InvalidRequest("since must lie within the last 30 days.")
 
 class DeliveryViewSet(PublicViewSet):
     """Webhooks on their way, arrived and failed."""
+
+    scopes = dict.fromkeys(("list", "retrieve", "redeliver", "send_test", "recover"), Scope.WEBHOOKS)
 
     @extend_schema(
         operation_id="listWebhookDeliveries",
@@ -202,4 +206,4 @@ def _scope(request: Request) -> dict[str, Any]:
 
 
 def _actor(request: Request) -> str:
-    return f"key:{cast(Client, request.user).api_key_id}"
+    return f"api_key:{cast(Client, request.user).api_key_id}"

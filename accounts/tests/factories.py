@@ -2,7 +2,6 @@
 
 # mypy: disable-error-code="attr-defined,no-untyped-call"
 
-import datetime as dt
 import functools
 from typing import Any
 
@@ -57,24 +56,6 @@ class MembershipFactory(DjangoModelFactory[Membership]):
     role = Membership.Role.DEVELOPER
 
 
-def issue_key(
-    organization: Organization,
-    mode: str = "live",
-    *,
-    name: str = "test key",
-    created_by: User | None = None,
-    expires_at: dt.datetime | None = None,
-    create_rate_limit: int | None = None,
-    request_rate_limit: int | None = None,
-) -> str:
+def issue_key(organization: Organization, mode: str = "live", *, name: str = "test key", **values: Any) -> str:
     """Issue a key and return its secret."""
-    issued = keys.issue(
-        organization=organization,
-        name=name,
-        mode=mode,
-        created_by=created_by,
-        expires_at=expires_at,
-        create_rate_limit=create_rate_limit,
-        request_rate_limit=request_rate_limit,
-    )
-    return issued.secret
+    return keys.issue(organization=organization, name=name, mode=mode, **values).secret

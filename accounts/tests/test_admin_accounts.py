@@ -10,7 +10,7 @@ from django.contrib.auth.models import Permission
 from django.test import Client
 
 from accounts import keys
-from accounts.models import ApiKey, Membership, Organization, User
+from accounts.models import ApiKey, AuditEntry, Membership, Organization, User
 from accounts.tests.factories import MembershipFactory, OrganizationFactory, UserFactory, issue_key
 from seedancee2.api.errors import InvalidApiKey
 
@@ -229,3 +229,88 @@ def test_a_form_from_elsewhere_changes_nothing(staff: User, organization: Organi
     key.refresh_from_db()
     assert key.state == "active"
     assert ApiKey.objects.count() == 1
+
+
+def test_what_staff_change_stands_in_the_customers_audit_log(
+    client: Client, staff: User, organization: Organization
+) -> None:
+    other = UserFactory.create(email="ada@example.com")
+    form_page = address("organization", organization, "change")
+    inline = {
+        "memberships-TOTAL_FORMS": "1",
+        "memberships-INITIAL_FORMS": "0",
+        "memberships-0-user": other.pk,
+        "memberships-0-role": "owner",
+        "memberships-0-organization": organization.pk,
+    }
+    facts = {"name": "Northwind", "is_webhook_signing_enabled": "on"}
+    client.post(form_page, {**facts, "create_rate_limit": "60", **inline})
+    membership = Membership.objects.get()
+    inline |= {
+        "memberships-INITIAL_FORMS": "1",
+        "memberships-0-id": membership.pk,
+        "memberships-0-role": "admin",
+    }
+    # The last owner stays one, whoever asks.
+    page = client.post(form_page, {**facts, "create_rate_limit": "60", **inline}, follow=True)
+    assert b"Make somebody else an owner first" in page.content
+    removal = {**inline, "memberships-0-role": "owner", "memberships-0-DELETE": "on"}
+    page = client.post(form_page, {**facts, "create_rate_limit": "60", **removal}, follow=True)
+    assert b"Make somebody else an owner first" in page.content
+    assert Membership.objects.get().role == "owner"
+    MembershipFactory.create(organization=organization, role="owner")
+    client.post(form_page, {**facts, "create_rate_limit": "60", **inline})
+    client.post(address("organization", organization, "issue-key"), {"name": "first", "mode": "live"})
+    key = ApiKey.objects.get()
+    client.post(address("apikey", key, "change"), {"monthly_credit_cap": "70", "create_rate_limit": ""})
+    client.post(address("apikey", key, "revoke"))
+    client.post(address("organization", organization, "suspend"))
+    client.post(address("organization", organization, "suspend"))
+
+    entries = AuditEntry.objects.filter(organization=organization).order_by("pk")
+    assert [(entry.action, entry.before, entry.after) for entry in entries] == [
+        ("organization.changed", {"create_rate_limit": None}, {"create_rate_limit": 60}),
+        ("member.added", {}, {"role": "owner"}),
+        ("member.role_changed", {"role": "owner"}, {"role": "admin"}),
+        ("key.issued", {}, {"name": "first", "mode": "live"}),
+        ("key.changed", {"monthly cap": None}, {"monthly cap": 70}),
+        ("key.revoked", {}, {}),
+        ("organization.suspended", {}, {}),
+    ]
+    assert {(entry.actor, entry.is_by_staff) for entry in entries} == {(staff, True)}
+
+
+def test_a_new_organization_of_the_admin_stands_in_its_audit_log(client: Client) -> None:
+    inline = {"memberships-TOTAL_FORMS": "0", "memberships-INITIAL_FORMS": "0"}
+    client.post("/admin/accounts/organization/add/", {"name": "Eastwind", **inline})
+    entry = AuditEntry.objects.get()
+    assert (entry.action, entry.organization, entry.is_by_staff) == (
+        "organization.made",
+        Organization.objects.get(name="Eastwind"),
+        True,
+    )
+
+
+def test_a_membership_cannot_be_bent_to_another_person(client: Client, organization: Organization) -> None:
+    membership = MembershipFactory.create(organization=organization)
+    values = {
+        "name": "Northwind",
+        "memberships-TOTAL_FORMS": "1",
+        "memberships-INITIAL_FORMS": "1",
+        "memberships-0-id": membership.pk,
+        "memberships-0-user": UserFactory.create().pk,
+        "memberships-0-role": "owner",
+        "memberships-0-organization": organization.pk,
+    }
+    page = client.post(address("organization", organization, "change"), values, follow=True)
+    assert b"add another instead" in page.content
+    after = Membership.objects.get()
+    assert (after.user, after.role) == (membership.user, "developer")
+
+
+def test_a_key_that_is_revoked_is_not_changed_any_more(client: Client, organization: Organization) -> None:
+    key = keys.issue(organization=organization, name="k", mode="live").key
+    keys.revoke(key=key, revoked_by=None)
+    page = client.post(address("apikey", key, "change"), {"create_rate_limit": "5"}, follow=True)
+    assert b"This key is revoked" in page.content
+    assert ApiKey.objects.get().create_rate_limit is None

@@ -1,22 +1,20 @@
 """Sign-up: who may, what a newcomer gets, and joining by invitation."""
 
 import re
-import sys
-from types import ModuleType
 from typing import Any
 
 import pytest
 from allauth.account.models import EmailAddress
 from django.conf import LazySettings
 from django.core import mail
-from django.http import HttpRequest
 from django.test import Client
 
-from accounts import invited, organizations
+from accounts import organizations
 from accounts.console import SESSION_KEY
-from accounts.models import AuditEntry, Membership, Organization, User
-from accounts.tests.factories import PASSWORD, OrganizationFactory, UserFactory
-from seedancee2.api.errors import NotFound
+from accounts.models import AuditEntry, Invitation, Membership, Organization, User
+from accounts.tests.factories import PASSWORD, MembershipFactory, OrganizationFactory, UserFactory
+from accounts.tests.test_invitations import invite
+from seedancee2.lib import clock
 
 pytestmark = pytest.mark.django_db
 
@@ -129,86 +127,71 @@ def test_signing_up_tells_nobody_which_addresses_have_accounts(settings: LazySet
     assert Organization.objects.count() == 1
 
 
-# --- Invitations: `accounts.invitations.accept` is another module's; here one that writes what it was asked. ---
+# --- By invitation. ---
 
 
 @pytest.fixture
-def accepted(monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, str]]:
-    northwind = OrganizationFactory.create(name="Northwind")
-    calls: list[tuple[str, str]] = []
-
-    def accept(*, token: str, user: User) -> Membership:
-        if token == "gone":
-            raise NotFound("This invitation was withdrawn. Ask for a new one.")
-        calls.append((token, user.email))
-        return Membership.objects.create(user=user, organization=northwind, role="developer")
-
-    module = ModuleType("accounts.invitations")
-    module.accept = accept  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "accounts.invitations", module)
-    return calls
+def token() -> str:
+    """The token of the mail that invites ada@example.com to Northwind."""
+    owner = MembershipFactory.create(organization=OrganizationFactory.create(name="Northwind"), role="owner")
+    token = invite(owner)
+    mail.outbox.clear()
+    return token
 
 
-def followed(token: str = "t0ken", email: str = "ada@example.com") -> Client:
+def followed(token: str) -> Client:
     """A browser in which the link of an invitation was followed."""
     client = Client()
-    session = client.session
-    request = HttpRequest()
-    request.session = session
-    invited.remember(request, token=token, email=email)
-    session.save()
+    assert client.get(f"/console/invitations/{token}/").status_code == 302
     return client
 
 
-def test_the_invited_sign_up_behind_a_closed_door_and_join_without_a_mail(
-    settings: LazySettings, accepted: list[tuple[str, str]]
-) -> None:
+def joined() -> list[str]:
+    return [str(seat.user) for seat in Membership.objects.filter(organization__name="Northwind", role="developer")]
+
+
+def test_the_invited_sign_up_behind_a_closed_door_and_join_without_a_mail(settings: LazySettings, token: str) -> None:
     settings.SIGNUP_OPEN = False
     settings.ACCOUNT_EMAIL_VERIFICATION = "mandatory"
-    client = followed()
+    client = followed(token)
     assert b"<strong>ada@example.com</strong>" in client.get(SIGNUP).content
     assert sign_up(client)["Location"] == "/console/"
-    assert accepted == [("t0ken", "ada@example.com")]
+    assert joined() == ["ada@example.com"]
     assert (mail.outbox, EmailAddress.objects.get().verified) == ([], True)
-    membership = Membership.objects.get()
-    assert (membership.organization.name, membership.role) == ("Northwind", "developer")
     assert Organization.objects.count() == 1
-    assert client.session[SESSION_KEY] == membership.organization_id
+    assert client.session[SESSION_KEY] == Organization.objects.get().pk
     assert "invitation" not in client.session
 
 
-def test_an_invitation_opens_the_door_for_its_own_address_only(
-    settings: LazySettings, accepted: list[tuple[str, str]]
-) -> None:
+def test_an_invitation_opens_the_door_for_its_own_address_only(settings: LazySettings, token: str) -> None:
     settings.SIGNUP_OPEN = False
-    reply = sign_up(followed(), email="eve@example.com")
+    reply = sign_up(followed(token), email="eve@example.com")
     assert "You were invited as ada@example.com" in reply.content.decode()
-    assert (accepted, User.objects.count()) == ([], 0)
+    assert (joined(), User.objects.count()) == ([], 1)
     settings.SIGNUP_OPEN = True
-    assert sign_up(followed(), email="eve@example.com").status_code == 302
-    assert (accepted, Membership.objects.get().organization.name) == ([], "Ada Lovelace")
+    assert sign_up(followed(token), email="eve@example.com").status_code == 302
+    assert joined() == []
+    assert Membership.objects.get(user__email="eve@example.com").organization.name == "Ada Lovelace"
 
 
-def test_an_invitation_that_is_gone_leaves_nobody_behind(
-    settings: LazySettings, accepted: list[tuple[str, str]]
-) -> None:
+def test_an_invitation_that_is_gone_leaves_nobody_behind(settings: LazySettings, token: str) -> None:
     settings.SIGNUP_OPEN = False
-    client = followed(token="gone")
+    client = followed(token)
+    Invitation.objects.update(withdrawn_at=clock.now())
     reply = sign_up(client)
     assert reply["Location"] == LOGIN
-    assert b"This invitation was withdrawn." in client.get(LOGIN).content
-    assert (accepted, User.objects.count(), Membership.objects.count()) == ([], 0, 0)
+    assert b"it was withdrawn" in client.get(LOGIN).content
+    assert (joined(), User.objects.count(), Membership.objects.count()) == ([], 1, 1)
     assert b"Sign-up is closed" in client.get(SIGNUP).content
 
 
-def test_the_invited_who_have_an_account_join_by_signing_in(accepted: list[tuple[str, str]]) -> None:
+def test_the_invited_who_have_an_account_join_by_signing_in(token: str) -> None:
     UserFactory.create(email="ada@example.com")
     UserFactory.create(email="eve@example.com")
-    client = followed()
-    client.post(LOGIN, {"login": "ada@example.com", "password": PASSWORD})
-    assert accepted == [("t0ken", "ada@example.com")]
-    assert b"You have joined" in client.get("/accounts/profile/").content
-    other = followed()
+    other = followed(token)
     other.post(LOGIN, {"login": "eve@example.com", "password": PASSWORD})
-    assert len(accepted) == 1
-    assert Membership.objects.count() == 1
+    assert joined() == []
+    client = followed(token)
+    client.post(LOGIN, {"login": "ada@example.com", "password": PASSWORD})
+    assert joined() == ["ada@example.com"]
+    assert b"You have joined" in client.get("/accounts/profile/").content

@@ -8,7 +8,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("billing", "0006_queue_for_the_account"),
+        ("billing", "0007_key_allowance"),
         migrations.swappable_dependency(settings.AUTH_USER_MODEL),
     ]
 

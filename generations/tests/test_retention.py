@@ -13,26 +13,19 @@ from tests.web import complete
 
 pytestmark = pytest.mark.django_db
 
-NAMES = ("media_retention_days", "prompt_retention_days")
-
 
 @pytest.fixture
-def organization(monkeypatch) -> Organization:
+def organization() -> Organization:
     """An organization with 1,000 credits."""
     return funded_organization()
 
 
 @pytest.fixture
-def keep(monkeypatch):
+def keep():
     """Set for how many days organizations keep media and prompts."""
-    fields = {field.name for field in Organization._meta.get_fields()}
 
     def set_days(media=None, prompts=None):
-        for name, days in zip(NAMES, (media, prompts), strict=True):
-            if name in fields:
-                Organization.objects.update(**{name: days})
-            else:
-                monkeypatch.setattr(Organization, name, days, raising=False)
+        Organization.objects.update(media_retention_days=media, prompt_retention_days=prompts)
 
     return set_days
 
@@ -108,7 +101,7 @@ def test_it_goes_in_batches_and_goes_on_where_a_killed_one_ended(organization, k
         return erase(public_ids)
 
     with monkeypatch.context() as patched:
-        patched.setitem(retention._WORK, RetentionMark.Subject.PROMPTS, (NAMES[1], dying))
+        patched.setitem(retention._WORK, RetentionMark.Subject.PROMPTS, dying)
         with pytest.raises(KeyboardInterrupt):
             retention.enforce()
     assert (sizes, len(deleted_prompts())) == ([2, 2], 4)

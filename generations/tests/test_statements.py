@@ -7,8 +7,11 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from accounts import keys
+from billing.allowances import Allowance
 from generations import lifecycle
 from generations.models import Generation
+from generations.specs import JobSpec
 from generations.tests.factories import create_generation, funded_organization
 
 pytestmark = pytest.mark.django_db
@@ -42,6 +45,24 @@ def test_a_creation_sends_three_statements_and_the_money_last(monkeypatch):
         "INSERT INTO generations_generation",
         "INSERT INTO providers_upstreamjob",
         "SELECT billing_reserve",
+    ]
+
+
+def test_a_creation_within_a_cap_sends_three_statements_too(monkeypatch):
+    organization = funded_organization()
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+    create_generation(organization)
+    key = keys.issue(organization=organization, name="k", mode="live", monthly_credit_cap=100).key
+    values = {"api_key_id": key.pk, "allowance": Allowance(api_key_id=key.pk, monthly_cap=100)}
+
+    with CaptureQueriesContext(connection) as queries:
+        spec = JobSpec(model="mini", prompt="waves", duration=4, resolution="480p")
+        lifecycle.create(organization_id=organization.pk, is_test=False, spec=spec, **values)
+
+    assert _shapes(queries) == [
+        "INSERT INTO generations_generation",
+        "INSERT INTO providers_upstreamjob",
+        "SELECT billing_reserve_within",
     ]
 
 

@@ -1,7 +1,7 @@
 """What every `/v1` view has in common: JSON only, whatever is asked for, and who called noted in the log."""
 
-from collections.abc import Iterable
-from typing import Any, Protocol, cast
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar, Protocol, cast
 
 import structlog
 from django.conf import settings
@@ -39,8 +39,12 @@ class JSONOnly(BaseContentNegotiation):
 
 
 class PublicViewSet(ViewSet):
-    """The base of every `/v1` view; its methods are mapped in `urls.py`, one by one."""
+    """The base of every `/v1` view; its methods are mapped in `urls.py`, one by one.
 
+    `scopes` names for each action the scope that a key needs for it.
+    """
+
+    scopes: ClassVar[Mapping[str, str]] = {}
     content_negotiation_class = JSONOnly
     metadata_class = None
     http_method_names = ["get", "post", "head"]

@@ -10,7 +10,7 @@ from django.http import HttpRequest, HttpResponse
 from accounts import roles
 from accounts.console import ConsoleView
 from accounts.models import ApiKey
-from accounts.views import visible_keys
+from accounts.roles import visible_keys
 from billing import ledger
 from generations import snippets, usage
 from generations.models import Generation

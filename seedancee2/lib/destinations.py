@@ -170,6 +170,16 @@ def is_allowed(destination: Destination, allowed_hosts: Collection[str] | None =
     )
 
 
+def is_listed(url: str, hosts: Collection[str]) -> bool:
+    """Tell whether a URL names one of these hosts; `*.example.com` is every name below that one.
+
+    Raises:
+        BadDestination: it is not a URL.
+    """
+    host = parse(url).host
+    return any(host.endswith(entry[1:]) if entry.startswith("*.") else host == entry for entry in hosts)
+
+
 # Everything printable in ASCII stays as the customer wrote it: a path that is part of a signature must not change.
 _WIRE_SAFE: Final = "".join(map(chr, range(0x21, 0x7F)))
 

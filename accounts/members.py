@@ -1,0 +1,140 @@
+"""Who belongs to an organization: added, given another role, removed or leaving. There is always an owner left.
+
+Every change locks the organization first, so that two owners who unmake each other follow one another.
+"""
+
+import datetime as dt
+
+from django.core.exceptions import PermissionDenied
+from django.db import transaction
+
+from accounts import audit, keys
+from accounts.models import ApiKey, Membership, Organization, User
+from seedancee2.api.errors import InvalidRequest
+from seedancee2.lib import clock
+
+Role = Membership.Role
+
+SEEN_NOTED_EVERY = dt.timedelta(minutes=5)
+
+
+class LastOwner(InvalidRequest):
+    """The change would leave the organization without an owner."""
+
+    default_message = "An organization needs an owner. Make somebody else an owner first."
+
+
+def add(
+    *, organization: Organization, user: User, role: str, actor: User | None, action: str = "member.added"
+) -> Membership:
+    """Make somebody a member; one who is already stays as they are."""
+    with transaction.atomic():
+        _lock(organization.pk)
+        membership, is_new = Membership.objects.get_or_create(
+            organization=organization, user=user, defaults={"role": Role(role)}
+        )
+        if is_new:
+            _note(action, membership, actor, after={"role": membership.role})
+    return membership
+
+
+def change_role(*, membership: Membership, role: str, actor: User, may_touch_owners: bool) -> Membership:
+    """Give a member another role.
+
+    Raises:
+        LastOwner: nobody else is an owner.
+        PermissionDenied: somebody who is no owner makes or unmakes one.
+    """
+    with transaction.atomic():
+        row = _find(membership)
+        before, after = row.role, Role(role).value
+        if before == after:
+            return row
+        _guard_owners(row, is_concerned=Role.OWNER in (before, after), may_touch_owners=may_touch_owners)
+        if before == Role.OWNER:
+            _insist_on_another_owner(row)
+        row.role = after
+        row.save(update_fields=["role"])
+        _note("member.role_changed", row, actor, before={"role": before}, after={"role": after})
+    return row
+
+
+def remove(*, membership: Membership, actor: User, may_touch_owners: bool, revokes_keys: bool) -> list[ApiKey]:
+    """End a membership; return the keys that were revoked with it: those that the member issued and that still work.
+
+    Raises:
+        LastOwner: nobody else is an owner.
+        PermissionDenied: somebody who is no owner removes one.
+    """
+    with transaction.atomic():
+        row = _find(membership)
+        is_leaving = actor.pk == row.user_id
+        _guard_owners(row, is_concerned=row.role == Role.OWNER, may_touch_owners=may_touch_owners or is_leaving)
+        if row.role == Role.OWNER:
+            _insist_on_another_owner(row)
+        found = working_keys(row) if revokes_keys else []
+        for key in found:
+            keys.revoke(key=key, revoked_by=actor)
+        action = "member.left" if is_leaving else "member.removed"
+        _note(action, row, actor, before={"role": row.role}, after={"keys revoked": len(found)} if found else None)
+        row.delete()
+    return found
+
+
+def working_keys(membership: Membership) -> list[ApiKey]:
+    """Return the keys that a member issued in the organization and that work."""
+    issued = ApiKey.objects.filter(organization=membership.organization_id, created_by=membership.user_id)
+    return [key for key in issued.filter(revoked_at__isnull=True).order_by("-pk") if key.state == "active"]
+
+
+def note_seen(membership: Membership) -> None:
+    """Note that a member used the console, at most once in five minutes."""
+    now = clock.now()
+    if membership.last_seen_at is None or membership.last_seen_at < now - SEEN_NOTED_EVERY:
+        Membership.objects.filter(pk=membership.pk).update(last_seen_at=now)
+
+
+def _lock(organization_id: int) -> None:
+    Organization.objects.select_for_update(no_key=True).get(pk=organization_id)
+
+
+def _find(membership: Membership) -> Membership:
+    """Lock the organization, then read the membership as it is now.
+
+    Raises:
+        InvalidRequest: it has ended meanwhile.
+    """
+    _lock(membership.organization_id)
+    row = Membership.objects.select_related("user").filter(pk=membership.pk).first()
+    if row is None:
+        raise InvalidRequest("This person is no member any more.")
+    return row
+
+
+def _guard_owners(row: Membership, *, is_concerned: bool, may_touch_owners: bool) -> None:
+    if is_concerned and not may_touch_owners:
+        raise PermissionDenied("Only an owner makes and unmakes owners.")
+
+
+def _insist_on_another_owner(row: Membership) -> None:
+    others = Membership.objects.filter(organization=row.organization_id, role=Role.OWNER).exclude(pk=row.pk)
+    if not others.exists():
+        raise LastOwner
+
+
+def _note(
+    action: str,
+    row: Membership,
+    actor: User | None,
+    *,
+    before: dict[str, object] | None = None,
+    after: dict[str, object] | None = None,
+) -> None:
+    audit.note(
+        organization_id=row.organization_id,
+        actor=actor,
+        action=action,
+        target=row.user.email,
+        before=before,
+        after=after,
+    )
