@@ -50,7 +50,7 @@ def test_everybody_sees_who_belongs_and_only_managers_change_it(organization: Or
         assert ("Send invitation" in page) == may_change
         assert (f"{PAGE}{viewer.pk}/remove/" in page) == may_change
         assert (f"{PAGE}{viewer.pk}/role/" in page) == may_change
-        assert "send a webhook again" in page  # what the roles may do
+        assert "send webhooks again" in page  # what the roles may do
     viewer.refresh_from_db()
     assert viewer.last_seen_at is not None
 

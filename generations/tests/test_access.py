@@ -44,7 +44,6 @@ BODIES = {
 TAKEN = {
     ("post", "/v1/videos/generations"): 201,
     ("post", "/v1/webhooks/deliveries/{delivery}/redeliver"): 202,
-    ("post", "/v1/webhooks/recover"): 202,
 }
 
 
