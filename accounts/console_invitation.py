@@ -39,7 +39,9 @@ class AcceptInvitationView(View):
         return response
 
     def get(self, request: HttpRequest) -> HttpResponse:
-        """Show the invitation."""
+        """Show the invitation; who took it by signing up or in goes on to the console."""
+        if invited.waiting(request) is None and request.user.is_authenticated:
+            return redirect("console-home")
         try:
             invitation = invitations.find(_token(request))
         except invitations.Unusable as error:

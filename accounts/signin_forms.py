@@ -57,6 +57,11 @@ class SignupForm(_InOurWords, account.SignupForm):
     labels = {"email": "E-mail address", "password1": "Password"}
     helps = {"password1": _NEW_PASSWORD_HELP}
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if (invitation := invited.waiting(context.request)) is not None:
+            self.fields["email"].initial = invitation.email
+
     def clean_name(self) -> str:
         """Refuse names that cannot be shown."""
         return people.clean_name(self.cleaned_data["name"])
