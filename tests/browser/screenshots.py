@@ -33,7 +33,7 @@ OPEN = [
     ("docs-api", "/docs/api"),
     ("pricing", "/pricing"),
     ("status", "/status"),
-    ("errors", "/docs/errors"),
+    ("errors", "/errors"),
     ("changelog", "/changelog"),
     ("not-found", "/no-such-page"),
     ("sign-in", "/accounts/login/"),
