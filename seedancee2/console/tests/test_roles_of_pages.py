@@ -13,6 +13,13 @@ from django.urls import URLPattern, URLResolver, get_resolver, reverse
 from accounts import invitations, keys
 from accounts.models import Invitation, Membership, Organization, User
 from accounts.tests.factories import MembershipFactory, OrganizationFactory, UserFactory
+from billing import alerts, topups
+from billing.models import BalanceAlert, TopUpRequest
+from generations.models import Generation
+from generations.tests.factories import create_generation
+from seedancee2.lib import clock
+from webhooks.models import Delivery, SigningSecret
+from webhooks.tests.factories import DeliveryFactory
 
 pytestmark = pytest.mark.django_db
 
@@ -21,6 +28,7 @@ EVERYBODY = "owner admin developer billing viewer"
 MANAGERS = "owner admin"
 MAKERS = "owner admin developer"
 KEY_VIEWERS = "owner admin viewer"
+ACCOUNTANTS = "owner admin billing"
 
 # Name of the address: what it is about, and who may GET and POST; a method that is not there is 405 for everybody.
 # The key is a colleague's, so a developer does not see it, and the member and the invitation are of viewers.
@@ -39,7 +47,33 @@ TABLE: dict[str, tuple[str, dict[str, str]]] = {
     "console-invitation-withdraw": ("invitation", {"post": MANAGERS}),
     "console-audit": ("", {"get": MANAGERS}),
     "console-settings": ("", {"get": MANAGERS, "post": MANAGERS}),
+    "console-tasks": ("", {"get": EVERYBODY}),
+    "console-tasks-export": ("", {"get": EVERYBODY}),
+    "console-task": ("task", {"get": EVERYBODY}),
+    "console-task-delete": ("task", {"get": MANAGERS, "post": MANAGERS}),
+    "console-playground": ("", {"get": MAKERS, "post": MAKERS}),
+    "console-playground-task": ("task", {"get": MAKERS}),
+    "console-usage": ("", {"get": EVERYBODY}),
+    "console-usage-file": ("", {"get": EVERYBODY}),
+    "console-billing": ("", {"get": ACCOUNTANTS}),
+    "console-ledger": ("", {"get": ACCOUNTANTS}),
+    "console-ledger-file": ("", {"get": ACCOUNTANTS}),
+    "console-statement": ("month", {"get": ACCOUNTANTS}),
+    "console-statement-file": ("month", {"get": ACCOUNTANTS}),
+    "console-top-up": ("", {"post": ACCOUNTANTS}),
+    "console-top-up-withdraw": ("top_up", {"post": ACCOUNTANTS}),
+    "console-alert-add": ("", {"post": ACCOUNTANTS}),
+    "console-alert-remove": ("alert", {"post": ACCOUNTANTS}),
+    "console-webhooks": ("", {"get": MAKERS}),
+    "console-webhook": ("delivery", {"get": MAKERS, "post": MAKERS}),
+    "console-webhook-test": ("", {"get": MAKERS, "post": MAKERS}),
+    "console-webhooks-recover": ("", {"get": MAKERS, "post": MAKERS}),
+    "console-webhook-signing": ("", {"get": MANAGERS, "post": MANAGERS}),
+    "console-webhook-secret": ("", {"post": MANAGERS}),
+    "console-webhook-rotate": ("", {"post": MANAGERS}),
 }
+# What a form sends where an empty one is nobody's.
+FORMS = {"console-webhook-signing": {"signing": "on"}}
 # Whoever has the link, member or not: tested in accounts/tests/test_console_members.py.
 OPEN = {"console-invitation", "console-invitation-accept"}
 
@@ -62,10 +96,21 @@ class Scene:
             may_touch_owners=False,
         )
 
+        self.task = create_generation(self.organization, is_test=True)
+        self.delivery = DeliveryFactory.create(
+            organization=self.organization, state="abandoned", due_at=None, finished_at=clock.now()
+        )
+        self.alert = alerts.add(organization_id=self.organization.pk, credits=5, added_by=self.member.user)
+        self.top_up = topups.ask(
+            organization_id=self.organization.pk, amount=5, note="for tests", asked_by=self.member.user
+        )
+        self.month = "2026-01"
+
     def address(self, name: str) -> str:
         """Return the address of a page about what is in the scene."""
         about = TABLE[name][0]
-        return reverse(name, args=[getattr(self, about).pk] if about else [])
+        thing = getattr(self, about) if about else None
+        return reverse(name, args=[getattr(thing, "pk", thing)] if about else [])
 
     def facts(self) -> tuple[Any, ...]:
         """Return everything that a refused request must leave as it was."""
@@ -74,6 +119,11 @@ class Scene:
             list(Membership.objects.order_by("pk").values("pk", "role")),
             list(self.organization.api_keys.order_by("pk").values("pk", "revoked_at", "replaced_by", "name")),
             list(Invitation.objects.order_by("pk").values("pk", "withdrawn_at", "sent_at")),
+            list(Generation.objects.order_by("pk").values("pk", "status", "prompt_deleted_at")),
+            list(Delivery.objects.order_by("pk").values("pk", "state")),
+            list(BalanceAlert.objects.order_by("pk").values("pk")),
+            list(TopUpRequest.objects.order_by("pk").values("pk", "state")),
+            SigningSecret.objects.count(),
             self.organization.audit_entries.count(),
         )
 
@@ -103,7 +153,8 @@ def test_a_cell_of_the_table(name: str, role: str, method: str) -> None:
     before = scene.facts()
     roles = TABLE[name][1].get(method)
 
-    status = getattr(client, method)(scene.address(name)).status_code
+    form = FORMS.get(name) if method == "post" else None
+    status = getattr(client, method)(scene.address(name), form).status_code
 
     seen = {role for allowed in TABLE[name][1].values() for role in allowed.split()}
     if roles is None:
@@ -126,7 +177,7 @@ def test_who_belongs_elsewhere_gets_404_or_their_own_page(name: str) -> None:
     before = scene.facts()
     for method in TABLE[name][1]:
         assert getattr(client, method)(scene.address(name), {"organization": scene.organization.pk}).status_code == 404
-        if TABLE[name][0]:
+        if TABLE[name][0] not in ("", "month"):  # a month is everybody's own
             assert getattr(client, method)(scene.address(name)).status_code == 404
     assert scene.facts() == before
 
