@@ -6,9 +6,11 @@ from allauth.account import signals as account
 from allauth.account.models import EmailAddress
 from allauth.mfa import signals as mfa
 from allauth.mfa.models import Authenticator
+from allauth.usersessions.models import UserSession
 from django.dispatch import Signal
+from django.http import HttpRequest
 
-from accounts import audit
+from accounts import audit, second_factor
 from accounts.models import User
 
 _ACTIONS: dict[Signal, str] = {
@@ -26,9 +28,17 @@ _ACTIONS: dict[Signal, str] = {
 
 
 def listen() -> None:
-    """Start to write."""
+    """Start to write, and to end sessions that a new second factor has not seen."""
     for signal in _ACTIONS:
         signal.connect(_write, dispatch_uid="accounts.account_events")
+    mfa.authenticator_added.connect(_end_other_sessions, dispatch_uid="accounts.account_events.sessions")
+
+
+def _end_other_sessions(*, request: HttpRequest, user: User, authenticator: Authenticator, **_: Any) -> None:
+    # They were opened with the password alone, perhaps by somebody else: who asks for a second factor asks the session.
+    if authenticator.type in second_factor.TYPES:
+        for session in UserSession.objects.filter(user=user).exclude(session_key=request.session.session_key):
+            session.end()
 
 
 def _write(

@@ -68,7 +68,7 @@ class AuditView(ConsoleView):
 
     def _page(self, form: Filters, entries: QuerySet[AuditEntry]) -> HttpResponse:
         before = self.request.GET.get("before", "")
-        if before.isdigit() and len(before) < 19:
+        if before.isascii() and before.isdigit() and len(before) < 19:
             entries = entries.filter(pk__lt=int(before))
         found = list(entries[: ON_A_PAGE + 1])
         kept = {name: self.request.GET[name] for name in _PARAMETERS if self.request.GET.get(name)}
@@ -130,6 +130,7 @@ def _filtered(entries: QuerySet[AuditEntry], wanted: Mapping[str, Any]) -> Query
 
 
 def _midnight(day: dt.date) -> dt.datetime:
+    day = min(max(day, dt.date(2000, 1, 1)), dt.date(2200, 1, 1))
     return dt.datetime.combine(day, dt.time.min, tzinfo=dt.UTC)
 
 

@@ -160,14 +160,27 @@ def import_existing(
     return key
 
 
-def change(*, key: ApiKey, changed_by: User | None, name: str | None = None, **values: Unpack[Terms]) -> ApiKey:
+def change(
+    *,
+    key: ApiKey,
+    changed_by: User | None,
+    name: str | None = None,
+    may_loosen: bool = True,
+    **values: Unpack[Terms],
+) -> ApiKey:
     """Give a key that works another name or other terms; what is left out stays.
 
+    Who may not loosen can make the terms of their key narrower only: what an admin has imposed stays.
+
     Raises:
-        InvalidRequest: the key no longer works, or a value is not allowed; it begins with its name.
+        InvalidRequest: the key no longer works or was rolled, or a value is not allowed; it begins with its name.
     """
     with transaction.atomic():
         row = _lock_working(key)
+        if row.replaced_by_id is not None:
+            raise InvalidRequest("This key was rolled: change the key that replaced it.")
+        if not may_loosen and (loosened := terms.loosened(row, values)):
+            raise InvalidRequest(f"{loosened}: an owner or admin of your organization can allow more, you only less.")
         before = terms.shown(row)
         for field_name, value in {"name": row.name if name is None else name, **values}.items():
             setattr(row, field_name, value)

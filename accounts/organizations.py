@@ -117,6 +117,8 @@ def _check(row: Organization, names: Iterable[str]) -> None:
     row.name = row.name.strip()
     if not 1 <= len(row.name) <= 120 or not row.name.isprintable():
         raise InvalidRequest("name: must be 1 to 120 printable characters.")
+    if "://" in row.name or "www." in row.name.lower():
+        raise InvalidRequest("name: must be a name, not a link: it stands in mails to people you invite.")
     for name in _DAYS:
         days = getattr(row, name)
         if name in names and days is not None and not 1 <= days <= MAX_DAYS:

@@ -14,12 +14,12 @@ from django.shortcuts import redirect
 from accounts.models import Organization, User
 
 # Recovery codes alone are none: they stand in for one of these.
-_TYPES = (Authenticator.Type.TOTP, Authenticator.Type.WEBAUTHN)
+TYPES = (Authenticator.Type.TOTP, Authenticator.Type.WEBAUTHN)
 
 
 def is_set_up(user: User) -> bool:
     """Tell whether a person has an authenticator app or a passkey."""
-    return bool(is_mfa_enabled(user, types=_TYPES))
+    return bool(is_mfa_enabled(user, types=TYPES))
 
 
 def is_missing(*, user: User, organization: Organization) -> bool:

@@ -1,6 +1,7 @@
 """What a key may be told: when it ends, what it may do, from where, for how much and how often."""
 
 import datetime as dt
+from collections.abc import Mapping
 from typing import Any, TypedDict
 
 from accounts import networks, policies
@@ -56,6 +57,21 @@ def check(key: ApiKey, actor: User | None) -> None:
             raise InvalidRequest(f"monthly_credit_cap: must be 1 to {MAX_CAP:,} credits.")
     if actor is not None and not actor.is_staff:
         policies.check(key)
+
+
+def loosened(key: ApiKey, values: Mapping[str, Any]) -> str:
+    """Name the first of the new values that lets a key do more than it may now; empty if none does."""
+    for name, value in values.items():
+        now = getattr(key, name)
+        if name == "scopes":
+            is_more = not set(value) <= set(now)
+        elif name in ("allowed_networks", "allowed_models"):
+            is_more = bool(now) and not (value and set(value) <= set(now))
+        else:
+            is_more = now is not None and (value is None or value > now)
+        if is_more:
+            return name
+    return ""
 
 
 def shown(key: ApiKey) -> dict[str, Any]:

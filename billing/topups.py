@@ -5,7 +5,7 @@ from django.db import IntegrityError, transaction
 from accounts import audit
 from accounts.models import User
 from billing import adjustments, ledger
-from billing.models import TopUpRequest
+from billing.models import Adjustment, TopUpRequest
 from seedancee2.lib import clock, ids, wakeups
 
 MAX_AMOUNT = adjustments.MAX_AMOUNT
@@ -123,6 +123,8 @@ def decline(*, request_id: str, reason: str, declined_by: User) -> TopUpRequest:
     if not 0 < len(reason.strip()) <= MAX_TEXT_LENGTH:
         raise ValueError(f"Give the customer a reason of at most {MAX_TEXT_LENGTH} characters.")
     with transaction.atomic():
+        # The adjustment first, as whoever approves it does; it has the request's id.
+        Adjustment.objects.select_for_update().filter(pk=request_id).first()
         request = _lock(request_id)
         if request.state == State.DECLINED:
             return request

@@ -150,6 +150,7 @@ class TaskView(LiveView):
         files = list(task.assets.all())
         body = payloads.request(task)
         may_bill = self.may(roles.Permission.VIEW_BILLING)
+        may_see_webhooks = self.may(roles.Permission.VIEW_WEBHOOKS)
         is_all_deleted = bool(task.prompt_deleted_at) and all(file.deletion_asked_at for file in files)
         return self.page(
             "console/task_live.html" if self.request.htmx else "console/task.html",
@@ -161,7 +162,7 @@ class TaskView(LiveView):
             snippets=snippets.create(body, base_url=settings.PUBLIC_BASE_URL, is_test=task.is_test),
             steps=histories.timeline(task, webhooks),
             movements=histories.movements(task) if may_bill else [],
-            webhooks=[(delivery, _delivery_address(delivery)) for delivery in webhooks],
+            webhooks=[(delivery, _delivery_address(delivery)) for delivery in webhooks] if may_see_webhooks else [],
             problem_link=self._problem_link(task),
             can_be_deleted=not task.is_open and not is_all_deleted,
         )

@@ -14,6 +14,7 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from django.db import connection, transaction
+from django.db.backends.utils import CursorWrapper
 
 from seedancee2.lib import clock
 from webhooks import endpoints
@@ -22,16 +23,17 @@ from webhooks.models import Delivery, Endpoint
 Standing = Endpoint.Standing
 
 MAX_IN_FLIGHT: Final = 2  # of one endpoint; one while it is paused or probed
+GREEDY: Final = 8  # organizations with so many due endpoints that a claim looks past them, at most
 SPARE: Final = 16  # endpoints looked at beyond the free places, since some that are due have nothing to claim
 
 _PLACES: Final = f"CASE WHEN endpoint.paused_until IS NULL THEN {MAX_IN_FLIGHT} ELSE 1 END"
 
 # Locked, so that whoever writes a delivery of theirs (the trigger of Delivery) waits until they have been looked at.
 _TAKE: Final = """
-    SELECT one.id
+    SELECT one.id, one.organization_id * 4 + class.standing, class.standing
       FROM unnest(%(standings)s::int[], %(rooms)s::int[]) AS class (standing, room)
      CROSS JOIN LATERAL (
-        SELECT endpoint.id FROM webhooks_endpoint endpoint
+        SELECT endpoint.id, endpoint.organization_id FROM webhooks_endpoint endpoint
          WHERE endpoint.standing = class.standing AND endpoint.due_at <= %(now)s
            AND NOT endpoint.organization_id * 4 + endpoint.standing = ANY(%(full)s::bigint[])
          ORDER BY endpoint.due_at LIMIT class.room + CASE WHEN class.room > 0 THEN %(spare)s ELSE 0 END
@@ -137,8 +139,7 @@ def claim(
     }
     # Three statements, each with a look of its own: once the endpoints are locked, all their deliveries can be seen.
     with transaction.atomic(), connection.cursor() as cursor:
-        cursor.execute(_TAKE, values)
-        values["endpoints"] = [row[0] for row in cursor.fetchall()]
+        values["endpoints"] = _taken(cursor, values, held)
         if not values["endpoints"]:
             return []
         rows = list(Delivery.objects.raw(_LEASE, values))
@@ -146,10 +147,31 @@ def claim(
     return sorted(rows, key=lambda row: (row.due_at, row.pk))
 
 
+def _taken(cursor: CursorWrapper, values: Mapping[str, Any], held: Held) -> list[int]:
+    """Lock due endpoints, oldest first; where one organization's fill all that was looked at, look past them too."""
+    counts = Counter({organization_id * 4 + standing: count for (organization_id, standing), count in held.items()})
+    room = dict(zip(values["standings"], values["rooms"], strict=True))
+    half = dict(zip(values["standings"], values["halves"], strict=True))
+    found: list[int] = []
+    full = set(values["full"])
+    for _ in range(GREEDY):
+        cursor.execute(_TAKE, {**values, "full": list(full)})
+        rows = cursor.fetchall()
+        found += [endpoint_id for endpoint_id, _, _ in rows]
+        looked_at = Counter(standing for _, _, standing in rows)
+        counts.update(key for _, key, _ in rows)
+        greedy = {key for _, key, standing in rows if looked_at[standing] >= room[standing] + SPARE}
+        greedy = {key for key in greedy if counts[key] >= half[key % 4]}
+        if not greedy:
+            break
+        full |= greedy
+    return found
+
+
 class Desk:
     """Claims for one lane of so many threads.
 
-    Endpoints whose last attempt failed have a third of the threads at most, and so have those that are new or slow: the
+    Endpoints that fail again and again have a third of the threads at most, and so have those that are new or slow: the
     others, whatever those do, always find a third free. After `patience` seconds only good ones are served, so that
     the lane can come to an end without waiting for any that hangs.
     """

@@ -19,7 +19,7 @@ from seedancee2.api import cursors
 from seedancee2.api.errors import DeliveryNotFound, InvalidRequest
 from seedancee2.lib import clock, ids, wakeups
 from webhooks import endpoints
-from webhooks.models import Delivery, DeliveryAttempt
+from webhooks.models import Delivery, DeliveryAttempt, Endpoint
 
 KEPT_FOR: Final = dt.timedelta(days=30)  # bodies and attempts; what is older can be neither sent again nor recovered
 MAX_ATTEMPTS: Final = 500  # of one delivery, over all its schedules
@@ -135,7 +135,9 @@ def redeliver(
             raise InvalidRequest(f"This webhook was sent {row.attempt_count} times; it cannot be sent again.")
         if row.state == _State.PENDING:
             assert row.due_at is not None
+            # By hand, it takes nothing from the schedule: that begins anew, as for one that had ended.
             row.due_at = min(row.due_at, now)
+            row.schedule_base = row.attempt_count
         else:
             row.first_delivered_at = row.delivered_at
             row.schedule_base = row.attempt_count
@@ -181,6 +183,14 @@ def _reopen(failed: QuerySet[Delivery], limit: int) -> int:
         rows = failed.order_by("finished_at").select_for_update(skip_locked=True, no_key=True)
         chosen = list(rows.values_list("pk", flat=True)[:limit])
         if chosen:
+            # In one order, since the trigger of Delivery locks them as the rows come.
+            reached = (
+                Endpoint.objects.filter(deliveries__pk__in=chosen)
+                .order_by("pk")
+                .select_for_update(of=("self",), no_key=True)
+            )
+            for endpoint in {one.pk: one for one in reached}.values():
+                endpoints.probe_soon(endpoint)
             wakeups.on_commit("webhooks.deliver")
         return Delivery.objects.filter(pk__in=chosen).update(
             state=_State.PENDING, due_at=clock.now(), finished_at=None, schedule_base=F("attempt_count")

@@ -39,8 +39,9 @@ def note_failure(endpoint: Endpoint, *, error: str) -> None:
     """Note that an attempt failed; where too many did in a row, pause the endpoint. Part of a transaction."""
     now = clock.now()
     row = Endpoint.objects.select_for_update(no_key=True).get(pk=endpoint.pk)
-    row.standing = Standing.FAILING
     row.failure_count += 1
+    # One failure does not put an endpoint among those that hang for ever and have their share of the threads only.
+    row.standing = Standing.FAILING if row.failure_count >= TRIPPING_FAILURES else Standing.UNSURE
     row.failing_since = row.failing_since or now
     row.last_error = error
     # What was under way when the breaker opened says nothing new.

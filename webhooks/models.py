@@ -40,8 +40,8 @@ class Endpoint(models.Model):
 
     class Standing(models.IntegerChoices):
         GOOD = 0, "the last attempt was taken within a second"
-        UNSURE = 1, "not tried yet, or slow"
-        FAILING = 2, "the last attempt failed"
+        UNSURE = 1, "not tried yet, slow, or the last attempt failed"
+        FAILING = 2, "the last attempts failed"
 
     organization = models.ForeignKey(
         Organization, on_delete=models.PROTECT, db_index=False, related_name="webhook_endpoints"

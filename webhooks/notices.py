@@ -47,16 +47,21 @@ def _tell(found: QuerySet[Endpoint], what: str, *, told_at: dt.datetime | None) 
             rows[endpoint.organization].append(endpoint)
             count += 1
     for organization, endpoints in rows.items():
-        _mail(organization, endpoints, what)
+        if not _mail(organization, endpoints, what):
+            # Found again by the next sweep; guarded by what this one wrote.
+            for endpoint in endpoints:
+                Endpoint.objects.filter(pk=endpoint.pk, told_at=told_at).update(told_at=endpoint.told_at)
+            count -= len(endpoints)
     return count
 
 
-def _mail(organization: Organization, endpoints: Sequence[Endpoint], what: str) -> None:
+def _mail(organization: Organization, endpoints: Sequence[Endpoint], what: str) -> bool:
+    """Send one mail; tell whether that is done with, which it is as well where nobody reads it."""
     readers = Membership.objects.filter(organization=organization, role__in=_READERS, user__is_active=True)
     addresses = list(readers.order_by("user__email").values_list("user__email", flat=True))
     if not addresses:
         log.warning("endpoint_notice_without_reader", organization=organization.pk, what=what)
-        return
+        return True
     context = {"organization": organization, "endpoints": endpoints, "base_url": settings.PUBLIC_BASE_URL}
     # The first line is the subject.
     subject, _, body = render_to_string(f"webhooks/{what}.txt", context).partition("\n")
@@ -64,3 +69,5 @@ def _mail(organization: Organization, endpoints: Sequence[Endpoint], what: str) 
         EmailMessage(subject.strip(), body.lstrip("\n"), to=addresses).send()
     except Exception:  # a mail server raises many kinds; one mail that cannot be sent must not keep back the others
         log.exception("endpoint_notice_not_sent", organization=organization.pk, what=what)
+        return False
+    return True

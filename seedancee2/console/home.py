@@ -14,7 +14,7 @@ from accounts.roles import visible_keys
 from billing import ledger
 from generations import snippets, usage
 from generations.models import Generation
-from seedancee2.lib import clock, ids
+from seedancee2.lib import clock
 from webhooks.models import Delivery
 
 Status = Generation.Status
@@ -116,9 +116,13 @@ def _last_day(organization_id: int, now: dt.datetime) -> LastDay:
 
 
 def _webhooks(organization_id: int, now: dt.datetime) -> dict[str, int]:
-    # Ids of deliveries begin with their time, and the index of an organization's deliveries is by id.
+    # Each pair of event and state is a range of the index webhooks_delivery_list, by time.
     rows = Delivery.objects.filter(
-        organization_id=organization_id, is_test=False, delivery_id__gte=ids.first("dlv", at=now - LAST_DAY)
+        organization_id=organization_id,
+        is_test=False,
+        event__in=Delivery.Event.values,
+        state__in=State.values,
+        created_at__gte=now - LAST_DAY,
     )
     counts = dict(rows.values_list("state").annotate(count=Count("pk")).order_by())
     return {state.value: counts.get(state.value, 0) for state in State}

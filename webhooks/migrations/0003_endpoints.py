@@ -72,8 +72,8 @@ class Migration(migrations.Migration):
                     models.PositiveSmallIntegerField(
                         choices=[
                             (0, "the last attempt was taken within a second"),
-                            (1, "not tried yet, or slow"),
-                            (2, "the last attempt failed"),
+                            (1, "not tried yet, slow, or the last attempt failed"),
+                            (2, "the last attempts failed"),
                         ],
                         default=1,
                     ),

@@ -236,6 +236,30 @@ def test_what_fails_or_is_new_has_a_third_of_the_places_and_no_organization_half
     }
 
 
+def test_an_organization_of_very_many_endpoints_leaves_places_to_the_others() -> None:
+    many, few = OrganizationFactory.create_batch(2)
+    make_endpoints(many, "many", 4 * claims.SPARE, Standing.GOOD, due_in=-60)
+    make_endpoints(few, "few", 1, Standing.GOOD)
+    desk = claims.Desk(deliveries.claim_due, threads=12)
+
+    found = claimed_by(desk, 12)
+
+    # Two at a time of one endpoint.
+    assert found == {(many.pk, Standing.GOOD): 6, (few.pk, Standing.GOOD): 2}
+
+
+def test_one_failure_leaves_an_endpoint_among_those_that_are_slow_at_worst() -> None:
+    delivery = DeliveryFactory.create(url="https://once.example/")
+    endpoint = Endpoint.objects.get()
+    standings = []
+    for _ in range(endpoints.TRIPPING_FAILURES):
+        with transaction.atomic():
+            endpoints.note_failure(endpoint, error="The answer was 500.")
+        standings.append(Endpoint.objects.get(deliveries=delivery).standing)
+
+    assert standings == [Standing.UNSURE] * 4 + [Standing.FAILING]
+
+
 def test_a_place_that_was_given_back_is_given_again() -> None:
     organization = OrganizationFactory.create()
     make_endpoints(organization, "bad", 20, Standing.FAILING)

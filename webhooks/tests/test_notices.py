@@ -120,15 +120,20 @@ def test_an_organization_without_readers_is_noted_and_holds_up_nobody(
     assert "'event': 'endpoint_notice_without_reader'" in caplog.text
 
 
-def test_a_mail_that_cannot_be_sent_is_noted_and_not_repeated(
+def test_a_mail_that_cannot_be_sent_is_noted_and_sent_by_a_later_sweep(
     organization: Organization, turned: Any, settings: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings.EMAIL_BACKEND = "django.core.mail.backends.smtp.EmailBackend"
     settings.EMAIL_HOST, settings.EMAIL_PORT = "127.0.0.1", 1
     endpoint(organization)
 
-    assert [notices.send(), notices.send()] == [1, 0]
+    assert notices.send() == 0
     assert "'event': 'endpoint_notice_not_sent'" in caplog.text
+    assert Endpoint.objects.get().told_at is None
+
+    settings.EMAIL_BACKEND = "django.core.mail.backends.locmem.EmailBackend"
+    assert [notices.send(), notices.send()] == [1, 0]
+    assert len(mail.outbox) == 1
 
 
 def test_what_attempts_leave_behind_is_what_is_told(

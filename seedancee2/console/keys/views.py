@@ -164,7 +164,13 @@ class KeyView(KeyPage):
         if not form.is_valid():
             return self._page(key, form)
         try:
-            keys.change(key=key, changed_by=self.user, name=form.cleaned_data["name"], **form.terms())
+            keys.change(
+                key=key,
+                changed_by=self.user,
+                name=form.cleaned_data["name"],
+                may_loosen=self.may(roles.Permission.MANAGE_ALL_KEYS),
+                **form.terms(),
+            )
         except InvalidRequest as error:
             add_problem(form, error, renamed=RENAMED)
             return self._page(key, form)
@@ -172,7 +178,8 @@ class KeyView(KeyPage):
         return redirect("console-key", key_id)
 
     def _may_change(self, key: ApiKey) -> bool:
-        return key.state == "active" and roles.may_manage_key(self.membership, key)
+        is_current = key.state == "active" and key.replaced_by_id is None
+        return is_current and roles.may_manage_key(self.membership, key)
 
     def _page(self, key: ApiKey, form: ChangeKeyForm | None) -> HttpResponse:
         [row] = self.rows([key])

@@ -5,6 +5,7 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from accounts import audit
 from seedancee2.console import provisioning
 from webhooks import secrets
 
@@ -26,4 +27,8 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         act = secrets.rotate if options["rotate"] else secrets.current
         secret = act(organization_id=organization.pk)
+        action = "signing_secret.rotated" if options["rotate"] else "signing_secret.shown"
+        audit.note(
+            organization_id=organization.pk, actor=None, actor_name="system:cli", action=action, target="webhooks"
+        )
         self.stdout.write(json.dumps({"signing_secret": secret}) if options["json"] else secret)
