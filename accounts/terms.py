@@ -1,5 +1,6 @@
 """What a key may be told: when it ends, what it may do, from where, for how much and how often."""
 
+import contextlib
 import datetime as dt
 from collections.abc import Mapping
 from typing import Any, TypedDict
@@ -61,7 +62,11 @@ def check(key: ApiKey, actor: User | None) -> None:
 
 def loosened(key: ApiKey, values: Mapping[str, Any]) -> str:
     """Name the first of the new values that lets a key do more than it may now; empty if none does."""
-    for name, value in values.items():
+    told = dict(values)
+    # One that cannot be read is refused by `check`, in its own words.
+    with contextlib.suppress(networks.BadNetwork):
+        told["allowed_networks"] = networks.normalize(values.get("allowed_networks", key.allowed_networks))
+    for name, value in told.items():
         now = getattr(key, name)
         if name == "scopes":
             is_more = not set(value) <= set(now)

@@ -215,7 +215,9 @@ class LifecycleMachine(RuleBasedStateMachine):
         self._look(unchanged=task)
 
     def repeat_of(self, status: str) -> None:
-        self.repeat(next(task for task, row in self.known.items() if row[1] == status))
+        # A live one if there is any: only those have credits to move twice.
+        _, task = min((row[2], task) for task, row in self.known.items() if row[1] == status)
+        self.repeat(task)
 
     def teardown(self) -> None:
         try:

@@ -124,7 +124,7 @@ def test_a_claim_reads_as_much_as_it_takes_however_many_endpoints_have_a_backlog
         claimed = deliveries.claim_due(20)
 
     assert len(claimed) == 20
-    taken, _, rescheduled = plans
+    taken, *_, rescheduled = plans
     assert "webhooks_endpoint_due" in taken
     most = max(int(rows) for plan in plans for rows in re.findall(r"actual rows=(\d+)", plan))
     assert most <= 2 * (20 + claims.SPARE), "\n".join(plans)
