@@ -7,7 +7,6 @@ dies in between, or a mail server that is away, delays the mail; at worst one go
 import contextlib
 from collections.abc import Sequence
 from email.utils import parseaddr
-from smtplib import SMTPRecipientsRefused
 from typing import Any
 
 import structlog
@@ -132,10 +131,10 @@ def _send(template: str, *, to: Sequence[str], message_id: str, context: dict[st
     )
     try:
         mail.send()
-    except SMTPRecipientsRefused:  # by every server of the addresses: it would be refused for ever
-        log.exception("mail_refused", template=template, message_id=message_id)
-        return False
     except OSError as error:  # smtplib's errors are OSErrors too
+        if hasattr(error, "recipients"):  # refused by every server of the addresses: it would be for ever
+            log.exception("mail_refused", template=template, message_id=message_id)
+            return False
         log.warning("mail_not_sent", template=template, message_id=message_id, error=type(error).__name__)
         raise _ServerAway from error
     log.info("mail_sent", template=template, message_id=message_id, count=len(to))
