@@ -20,6 +20,9 @@ _REFERENCE_TABLES = {
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep what is marked `xdist_group` on one worker: xdist 3.8 writes the group where pytest 9.2 does not look."""
+    for item in items:
+        if item.get_closest_marker("chaos_long"):
+            item.add_marker(pytest.mark.timeout(3600))
     if hasattr(config, "workerinput"):
         for item in items:
             for mark in item.iter_markers("xdist_group"):
