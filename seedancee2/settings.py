@@ -176,6 +176,7 @@ CELERY_BEAT_SCHEDULE = {
     "deadlines": {"task": "generations.deadlines", "schedule": 5.0, "options": {"expires": 10}},
     "tell": {"task": "billing.tell", "schedule": 30.0, "options": {"expires": 30}},
     "notify": {"task": "webhooks.notify", "schedule": 60.0, "options": {"expires": 60}},
+    "give-up": {"task": "webhooks.give_up", "schedule": 300.0, "options": {"expires": 300}},
     "delete-files": {"task": "generations.delete_files", "schedule": 60.0, "options": {"expires": 60}},
     "purge": {"task": "generations.purge", "schedule": 3600.0, "options": {"expires": 3600}},
     "reconcile": {"task": "generations.reconcile", "schedule": 300.0, "options": {"expires": 600}},

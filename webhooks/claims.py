@@ -17,8 +17,7 @@ from django.db import connection, transaction
 from django.db.backends.utils import CursorWrapper
 
 from seedancee2.lib import clock
-from webhooks import endpoints
-from webhooks.models import Delivery, Endpoint
+from webhooks.models import LONGEST_PAUSE, Delivery, Endpoint
 
 Standing = Endpoint.Standing
 
@@ -132,7 +131,7 @@ def claim(
         "counts": list(keys.values()),
         "full": [key for key, count in keys.items() if count >= halves[key % 4]],
         "spare": SPARE,
-        "longest_pause": endpoints.LONGEST_PAUSE,
+        "longest_pause": LONGEST_PAUSE,
         "limit": limit,
         "token": uuid.uuid4(),
         "until": now + lease,

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from django.db import transaction
-from django.db.models import F, Q, QuerySet
+from django.db.models import Case, DateTimeField, F, Min, Q, QuerySet, Value, When
 
 from accounts import audit
 from accounts.models import User
@@ -26,6 +26,9 @@ MAX_ATTEMPTS: Final = 500  # of one delivery, over all its schedules
 MAX_RECOVERED: Final = 10_000  # by one call
 ATTEMPTS_SHOWN: Final = 100
 _BATCH: Final = 500
+# Between recovered ones, so that what is new finds its place among them.
+_PACE: Final = dt.timedelta(milliseconds=50)
+_LENIENCY: Final = dt.timedelta(hours=1)  # for who counts thirty days back from a clock of their own
 
 _State = Delivery.State
 
@@ -89,7 +92,7 @@ def page(*, organization_id: int, is_test: bool, wanted: Page) -> tuple[list[Del
         if len(ranges) > 1:
             newest = newest.union(*ranges[1:], all=True).order_by("-created_at", "-delivery_id")
     found = [delivery_id for delivery_id, _ in newest[: wanted.limit + 1]]
-    shown = Delivery.objects.defer("body").in_bulk(found[: wanted.limit])
+    shown = Delivery.objects.select_related("endpoint").defer("body").in_bulk(found[: wanted.limit])
     deliveries = [shown[delivery_id] for delivery_id in found[: wanted.limit]]
     if len(found) <= wanted.limit:
         return deliveries, None
@@ -134,14 +137,13 @@ def redeliver(
         if row.attempt_count >= MAX_ATTEMPTS:
             raise InvalidRequest(f"This webhook was sent {row.attempt_count} times; it cannot be sent again.")
         if row.state == _State.PENDING:
-            assert row.due_at is not None
             # By hand, it takes nothing from the schedule: that begins anew, as for one that had ended.
-            row.due_at = min(row.due_at, now)
             row.schedule_base = row.attempt_count
         else:
             row.first_delivered_at = row.delivered_at
             row.schedule_base = row.attempt_count
-            row.state, row.due_at, row.finished_at = _State.PENDING, now, None
+            row.state, row.finished_at = _State.PENDING, None
+        row.due_at = _before_all_others(row.endpoint_id, now)
         row.save(update_fields=["first_delivered_at", "schedule_base", "state", "due_at", "finished_at"])
         endpoints.probe_soon(row.endpoint)
         wakeups.on_commit("webhooks.deliver")
@@ -161,23 +163,33 @@ def recover(
     now = clock.now()
     if since > now:
         raise InvalidRequest("since must not lie in the future.")
-    if since < now - KEPT_FOR:
+    if since < now - KEPT_FOR - _LENIENCY:
         raise InvalidRequest(f"since must lie within the last {KEPT_FOR.days} days.")
     # What fails again while this runs waits for the next call.
     failed = _of(organization_id, is_test).filter(
         ~Q(body=b""), state=_State.ABANDONED, finished_at__range=(since, now), attempt_count__lt=MAX_ATTEMPTS
     )
     count = 0
-    while count < MAX_RECOVERED and (batch := _reopen(failed, min(_BATCH, MAX_RECOVERED - count))):
+    while count < MAX_RECOVERED:
+        with transaction.atomic():
+            batch = _reopen(failed, min(_BATCH, MAX_RECOVERED - count), first_at=now + count * _PACE)
+            if batch or not count:
+                after = {"is_test": is_test, "since": clock.iso(since), "count": batch}
+                _note(organization_id, actor, "webhooks.recovered", target="webhooks", after=after, reason=reason)
+        if not batch:
+            break
         count += batch
-    recovery = Recovery(count, has_more=count == MAX_RECOVERED and failed.exists())
-    after = {"is_test": is_test, "since": clock.iso(since), "count": count}
-    _note(organization_id, actor, "webhooks.recovered", target="webhooks", after=after, reason=reason)
-    return recovery
+    return Recovery(count, has_more=count == MAX_RECOVERED and failed.exists())
 
 
-def _reopen(failed: QuerySet[Delivery], limit: int) -> int:
-    """Open some again in a transaction of their own, so that no attempt waits long for their locks."""
+def _before_all_others(endpoint_id: int, now: dt.datetime) -> dt.datetime:
+    """Return when one that somebody waits for is due: at once, and before whatever waits at the endpoint."""
+    oldest = Delivery.objects.filter(endpoint=endpoint_id, due_at__lte=now).aggregate(at=Min("due_at"))["at"]
+    return now if oldest is None else oldest - dt.timedelta(milliseconds=1)
+
+
+def _reopen(failed: QuerySet[Delivery], limit: int, *, first_at: dt.datetime) -> int:
+    """Open some again in the caller's transaction, one of many, so that no attempt waits long for their locks."""
     with transaction.atomic():
         # Whoever holds the lock of one is opening it already.
         rows = failed.order_by("finished_at").select_for_update(skip_locked=True, no_key=True)
@@ -192,8 +204,12 @@ def _reopen(failed: QuerySet[Delivery], limit: int) -> int:
             for endpoint in {one.pk: one for one in reached}.values():
                 endpoints.probe_soon(endpoint)
             wakeups.on_commit("webhooks.deliver")
+        turns = [When(pk=pk, then=Value(first_at + nth * _PACE)) for nth, pk in enumerate(chosen)]
         return Delivery.objects.filter(pk__in=chosen).update(
-            state=_State.PENDING, due_at=clock.now(), finished_at=None, schedule_base=F("attempt_count")
+            state=_State.PENDING,
+            due_at=Case(*turns, output_field=DateTimeField()),
+            finished_at=None,
+            schedule_base=F("attempt_count"),
         )
 
 

@@ -104,13 +104,15 @@ def attempt(delivery: Delivery) -> None:
     return _record(leased, started_at, outcome)
 
 
-def send(delivery: Delivery) -> tuple[dict[str, str], Outcome]:
-    """Send once and record nothing; return the request's headers, and what came of it.
+def send(delivery: Delivery, *, is_sample: bool = False) -> tuple[dict[str, str], Outcome]:
+    """Send once and record nothing; return the request's headers, and what came of it. A sample says that it is one.
 
     Raises:
         UnreadableSecret: no configured key opens the signing secret; nothing was sent.
     """
     headers = _headers(delivery, timestamp=int(clock.now().timestamp()))
+    if is_sample:
+        headers["X-Seedancee2-Sample"] = "true"
     # The customer's server may take ten seconds, for which no connection of the pool is kept.
     lanes.release_connections()
     return headers, _post(delivery, headers)

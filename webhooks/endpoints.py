@@ -1,24 +1,27 @@
 """Endpoints: how each destination of an organization does, and the circuit breaker that spares the failing ones.
 
 Failures in a row pause an endpoint: nothing is sent there, then one delivery as a probe, and a failed probe doubles the
-pause. A pause is no attempt: it takes nothing from a delivery's schedule, and it holds none for longer than the longest
-pause, after which the delivery is tried whatever the breaker says.
+pause. A pause is no attempt: it takes nothing from a delivery's schedule. After the longest pause a delivery's turn has
+come whatever the breaker says; how long it waits then depends on how many stand before it, since one at a time is sent.
+What has been due for a day there is given up, as after a last attempt.
 """
 
 import datetime as dt
 from typing import Final
 
 import structlog
+from django.db import transaction
 
 from seedancee2.lib import clock
-from webhooks.models import Endpoint
+from webhooks.models import LONGEST_PAUSE, Delivery, Endpoint
 
 log = structlog.get_logger(__name__)
 
 TRIPPING_FAILURES: Final = 5  # in a row
 SHORTEST_PAUSE: Final = dt.timedelta(seconds=60)
-LONGEST_PAUSE: Final = dt.timedelta(minutes=30)
 QUICK_MS: Final = 1_000
+LONGEST_WAIT: Final = dt.timedelta(hours=24)  # of a due delivery, at an endpoint that has failed all the while
+_GIVEN_UP_AT_ONCE: Final = 500
 
 Standing = Endpoint.Standing
 
@@ -65,3 +68,31 @@ def probe_soon(endpoint: Endpoint) -> None:
     """Let the next delivery through a pause, since somebody asked for it; its failure pauses the endpoint again."""
     now = clock.now()
     Endpoint.objects.filter(pk=endpoint.pk, paused_until__gt=now).update(paused_until=now, due_at=now)
+
+
+def give_up(endpoint: Endpoint) -> int:
+    """Give up what has been due for longer than LONGEST_WAIT while an endpoint failed; return how many deliveries.
+
+    They can be sent again like all that failed.
+    """
+    before = clock.now() - LONGEST_WAIT
+    waiting = Delivery.objects.filter(endpoint=endpoint, due_at__lt=before, leased_until=None)
+    count = 0
+    # Batches of their own transactions: nobody who delivers waits long for their locks.
+    while endpoint.failing_since is not None and endpoint.failing_since < before:
+        with transaction.atomic():
+            locked = waiting.order_by("due_at").select_for_update(skip_locked=True, no_key=True)
+            ids = list(locked.values_list("pk", flat=True)[:_GIVEN_UP_AT_ONCE])
+            rows = Delivery.objects.filter(pk__in=ids)
+            count += rows.update(state=Delivery.State.ABANDONED, due_at=None, finished_at=clock.now())
+        if not ids:
+            break
+    if count:
+        log.warning("endpoint_given_up", organization=endpoint.organization_id, origin=endpoint.origin, count=count)
+    return count
+
+
+def give_up_everywhere() -> int:
+    """Give up what waits in vain at every endpoint that has failed for so long; return how many deliveries."""
+    failing = Endpoint.objects.filter(failing_since__lt=clock.now() - LONGEST_WAIT)
+    return sum(give_up(endpoint) for endpoint in failing.order_by("pk").iterator())

@@ -10,6 +10,8 @@ from accounts.models import Organization
 from providers.models import UpstreamJob
 from seedancee2.lib import clock
 
+LONGEST_PAUSE = dt.timedelta(minutes=30)  # of an endpoint that fails; then a delivery's turn has come all the same
+
 
 class SigningSecret(models.Model):
     """A webhook secret of an organization, encrypted at rest; those not yet retired sign together, newest first."""
@@ -32,7 +34,7 @@ class SigningSecret(models.Model):
 
 
 class Endpoint(models.Model):
-    """Where an organization's webhooks go, by scheme, host and port: how it does, and when it next needs a look.
+    """Where an organization's webhooks go, by origin and mode: how it does, and when it next needs a look.
 
     `due_at` is never later than the earliest moment at which one of its deliveries may need work: the trigger of
     Delivery moves it to sooner, and only a claim, which holds the row and looks at the deliveries, to later.
@@ -47,6 +49,9 @@ class Endpoint(models.Model):
         Organization, on_delete=models.PROTECT, db_index=False, related_name="webhook_endpoints"
     )
     origin = models.CharField(max_length=300, help_text="Scheme, host and port.")
+    is_test = models.BooleanField(
+        default=False, db_default=False, help_text="Tests fail by themselves: they pause nothing that is live."
+    )
     standing = models.PositiveSmallIntegerField(choices=Standing.choices, default=Standing.UNSURE)
     failure_count = models.PositiveIntegerField(default=0, help_text="Failures in a row.")
     failing_since = models.DateTimeField(null=True, blank=True, help_text="The first failure since the last success.")
@@ -59,7 +64,9 @@ class Endpoint(models.Model):
     due_at = models.DateTimeField(null=True, blank=True, editable=False)
 
     class Meta:
-        constraints = [models.UniqueConstraint(fields=["organization", "origin"], name="webhooks_endpoint_once")]
+        constraints = [
+            models.UniqueConstraint(fields=["organization", "origin", "is_test"], name="webhooks_endpoint_one")
+        ]
         indexes = [
             # Serves claims.claim(): what is due of each standing, oldest first.
             models.Index(
@@ -73,7 +80,8 @@ class Endpoint(models.Model):
         ]
 
     def __str__(self) -> str:
-        return f"{self.origin} of organization {self.organization_id}"
+        mode = " (test)" if self.is_test else ""
+        return f"{self.origin} of organization {self.organization_id}{mode}"
 
 
 # Whoever writes a delivery, an older version of this program included: its endpoint is there and knows when it needs a
@@ -86,13 +94,15 @@ _TELL_ENDPOINT = """
     END;  -- a claim sees to its endpoints itself
     IF NEW.endpoint_id IS NULL THEN
         SELECT id INTO NEW.endpoint_id FROM webhooks_endpoint
-         WHERE organization_id = NEW.organization_id AND origin = NEW.host;
+         WHERE organization_id = NEW.organization_id AND origin = NEW.host AND is_test = NEW.is_test;
     END IF;
     IF NEW.endpoint_id IS NULL THEN
-        INSERT INTO webhooks_endpoint (organization_id, origin, standing, failure_count, last_error, trip_count)
-        VALUES (NEW.organization_id, NEW.host, 1, 0, '', 0) ON CONFLICT (organization_id, origin) DO NOTHING;
+        INSERT INTO webhooks_endpoint
+               (organization_id, origin, is_test, standing, failure_count, last_error, trip_count)
+        VALUES (NEW.organization_id, NEW.host, NEW.is_test, 1, 0, '', 0)
+            ON CONFLICT (organization_id, origin, is_test) DO NOTHING;
         SELECT id INTO STRICT NEW.endpoint_id FROM webhooks_endpoint
-         WHERE organization_id = NEW.organization_id AND origin = NEW.host;
+         WHERE organization_id = NEW.organization_id AND origin = NEW.host AND is_test = NEW.is_test;
     END IF;
     IF needed_at IS NOT NULL THEN
         PERFORM FROM webhooks_endpoint WHERE id = NEW.endpoint_id FOR NO KEY UPDATE;
@@ -117,7 +127,7 @@ class Delivery(models.Model):
 
     delivery_id = models.CharField(max_length=40, primary_key=True)
     organization = models.ForeignKey(Organization, on_delete=models.PROTECT, db_index=False, related_name="deliveries")
-    # The database sets it, by organization and host.
+    # The database sets it, by organization, host and mode.
     endpoint = models.ForeignKey(
         Endpoint, on_delete=models.PROTECT, db_index=False, editable=False, related_name="deliveries"
     )
@@ -205,6 +215,14 @@ class Delivery(models.Model):
     def delivered_at(self) -> dt.datetime | None:
         """When it first arrived, whatever became of it when it was sent again."""
         return self.first_delivered_at or (self.finished_at if self.state == self.State.DELIVERED else None)
+
+    @property
+    def next_attempt_at(self) -> dt.datetime | None:
+        """When it is next tried at the earliest, which a pause of its endpoint puts off; None once it has ended."""
+        paused_until = self.endpoint.paused_until
+        if self.due_at is None or paused_until is None:
+            return self.due_at
+        return max(self.due_at, min(paused_until, self.due_at + LONGEST_PAUSE))
 
 
 class DeliveryAttempt(models.Model):

@@ -1,6 +1,7 @@
 """Pruning: bodies, attempts, callbacks and calls are kept for 30 days; of a delivery its facts stay for ever.
 
-Small transactions, so that nobody waits for one; what one run does not reach is left to the next.
+Retired secrets go after a day. Small transactions, so that nobody waits for one; what one run does not reach is left to
+the next.
 """
 
 import datetime as dt
@@ -11,15 +12,16 @@ from django.db import transaction
 
 from providers.models import UpstreamCall, UpstreamJob
 from seedancee2.lib import clock
-from webhooks.models import Callback, Delivery, DeliveryAttempt
+from webhooks.models import Callback, Delivery, DeliveryAttempt, SigningSecret
 
 KEPT_FOR: Final = dt.timedelta(days=30)
+SECRETS_KEPT_FOR: Final = dt.timedelta(days=1)  # after they retired, when nothing is signed by them any more
 BATCH: Final = 500  # rows in a transaction, at most
 _DELIVERIES: Final = 100  # of them, the others being their attempts
 
 
 def prune(*, seconds: float = 60.0) -> int:
-    """Empty old ended deliveries, delete old callbacks and calls of ended jobs; return how many rows that were.
+    """Empty old ended deliveries, delete old callbacks, calls of ended jobs and retired secrets; return how many rows.
 
     Takes no longer than `seconds`, or one batch more.
     """
@@ -30,6 +32,7 @@ def prune(*, seconds: float = 60.0) -> int:
             count += pruned
     while time.monotonic() < end and (pruned := _prune_callbacks(before)):
         count += pruned
+    count += SigningSecret.objects.filter(retires_at__lt=clock.now() - SECRETS_KEPT_FOR).delete()[0]
     last = 0
     while time.monotonic() < end:
         looked, pruned = _prune_calls(before, after=last)

@@ -38,7 +38,7 @@ def delivery(row: Delivery) -> dict[str, Any]:
         "url": row.url,
         "state": _WORDS[Delivery.State(row.state)],
         "attempt_count": row.attempt_count,
-        "next_attempt_at": clock.iso(row.due_at) if row.due_at else None,
+        "next_attempt_at": clock.iso(row.next_attempt_at) if row.next_attempt_at else None,
         "created_at": clock.iso(row.created_at),
         "delivered_at": clock.iso(row.delivered_at) if row.delivered_at else None,
     }
@@ -96,7 +96,7 @@ class WebhookDeliverySerializer(serializers.Serializer[Any]):
     url = serializers.CharField(help_text="The task's `callback_url`.")
     state = serializers.ChoiceField(DELIVERY_STATES)
     attempt_count = serializers.IntegerField(min_value=0, help_text="Attempts so far, redeliveries included.")
-    next_attempt_at = MomentField(allow_null=True, help_text="Only while it is pending.")
+    next_attempt_at = MomentField(allow_null=True, help_text="Only while it is pending; not earlier than this.")
     created_at = MomentField()
     delivered_at = MomentField(allow_null=True, help_text="When it first arrived; a redelivery does not change it.")
 

@@ -50,7 +50,7 @@ def send(*, organization: Organization, url: str, event: str) -> Sample:
         body=body(event),
     )
     with _thread(), _place(organization):
-        headers, outcome = delivery.send(sample)
+        headers, outcome = delivery.send(sample, is_sample=True)
     return Sample(url, headers, bytes(sample.body), outcome)
 
 

@@ -13,6 +13,7 @@ from seedancee2.lib import clock, vault
 from webhooks.models import SigningSecret
 
 LONGEST_OVERLAP_SECONDS: Final = 7 * 86_400
+MOST: Final = 5  # that sign at once: each makes the header longer and every attempt slower
 
 _ALPHABET = string.ascii_letters + string.digits
 _LENGTH = 40  # 238 bits
@@ -53,7 +54,7 @@ def rotate(*, organization_id: int, overlap_seconds: int = 86_400) -> str:
     """Make a new current secret and return it; every older one retires after the overlap at the latest.
 
     Raises:
-        BadOverlap: the overlap is not 0 seconds to 7 days; nothing was changed.
+        BadOverlap: the overlap is not 0 seconds to 7 days, or as many secrets as may sign already; nothing was changed.
     """
     if not 0 <= overlap_seconds <= LONGEST_OVERLAP_SECONDS:
         raise BadOverlap(
@@ -62,8 +63,12 @@ def rotate(*, organization_id: int, overlap_seconds: int = 86_400) -> str:
     with transaction.atomic():
         _lock(organization_id)
         until = clock.now() + dt.timedelta(seconds=overlap_seconds)
-        older = SigningSecret.objects.filter(Q(retires_at=None) | Q(retires_at__gt=until))
-        older.filter(organization_id=organization_id).update(retires_at=until)
+        mine = SigningSecret.objects.filter(organization_id=organization_id)
+        if overlap_seconds and mine.filter(Q(retires_at=None) | Q(retires_at__gt=clock.now())).count() >= MOST:
+            raise BadOverlap(
+                f"{MOST} secrets sign already. Wait until one retires, or rotate with an overlap of 0 seconds."
+            )
+        mine.filter(Q(retires_at=None) | Q(retires_at__gt=until)).update(retires_at=until)
         secret = _new()
         _create(organization_id, secret)
     return secret

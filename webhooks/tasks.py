@@ -7,7 +7,7 @@ from typing import Any
 from celery import shared_task
 
 from seedancee2.lib import heartbeats, lanes
-from webhooks import claims, delivery, notices
+from webhooks import claims, delivery, endpoints, notices
 
 THREADS = 48  # which mostly wait for customers' servers
 
@@ -36,3 +36,9 @@ def deliver(**_: Any) -> int:
 def notify(**_: Any) -> int:
     """Mail the owners of endpoints that have long failed, or that work again."""
     return notices.send()
+
+
+@shared_task(name="webhooks.give_up")
+def give_up(**_: Any) -> int:
+    """Give up what waits in vain at endpoints that have long failed."""
+    return endpoints.give_up_everywhere()

@@ -16,9 +16,10 @@ from accounts.tests.factories import OrganizationFactory
 from seedancee2.lib import clock
 from tests.receivers import Answer, Receiver
 from webhooks import claims, endpoints, outbox
+from webhooks import deliveries as recovery
 from webhooks import delivery as deliveries
 from webhooks.delivery import SCHEDULE
-from webhooks.models import Delivery, DeliveryAttempt, Endpoint
+from webhooks.models import LONGEST_PAUSE, Delivery, DeliveryAttempt, Endpoint
 from webhooks.tests.factories import DeliveryFactory
 
 pytestmark = pytest.mark.django_db
@@ -145,7 +146,7 @@ def test_no_attempt_is_held_for_longer_than_the_longest_pause(
     made_at = clock.now()
     attempt_due()
 
-    longest = made_at + endpoints.LONGEST_PAUSE
+    longest = made_at + LONGEST_PAUSE
     while (due_at := Endpoint.objects.get().due_at) and due_at < longest:
         turned.move_to(due_at)
         assert attempt_due() <= 1
@@ -179,7 +180,7 @@ def test_every_attempt_comes_when_it_is_due_and_no_later_than_a_pause_until_the_
     for times in starts.values():
         gaps = [later - earlier for earlier, later in itertools.pairwise(times)]
         for gap, base in zip(gaps, SCHEDULE[1:], strict=True):
-            longest = dt.timedelta(seconds=base * 1.2 + 0.001) + endpoints.LONGEST_PAUSE
+            longest = dt.timedelta(seconds=base * 1.2 + 0.001) + LONGEST_PAUSE
             assert dt.timedelta(seconds=base) <= gap <= longest
         assert dt.timedelta(hours=72) <= times[-1] - times[0]
     assert clock.now() - began < dt.timedelta(hours=91 + 6)
@@ -362,3 +363,41 @@ def test_nothing_is_overlooked_that_is_written_while_others_claim_and_record(rec
     assert set(Delivery.objects.values_list("state", "attempt_count")) == {("delivered", 1)}
     assert len(receiver.requests) == Delivery.objects.count() == writers * each
     assert Endpoint.objects.count() == 2
+
+
+def test_what_fails_in_test_mode_holds_up_nothing_live(receiver: Receiver, turned: time_machine.Traveller) -> None:
+    organization = OrganizationFactory.create()
+    receiver.plan("/test", Answer(500))
+    DeliveryFactory.create_batch(6, url=receiver.url("/test"), organization=organization, is_test=True)
+    assert attempt_due() == 5
+    live = DeliveryFactory.create(url=receiver.url("/live"), organization=organization)
+
+    assert attempt_due() == 1
+
+    live.refresh_from_db()
+    paused = dict(Endpoint.objects.values_list("is_test", "paused_until"))
+    assert (live.state, paused) == ("delivered", {True: clock.now() + MINUTE, False: None})
+
+
+def test_what_is_due_for_a_day_where_all_fails_is_given_up_and_can_be_recovered(
+    receiver: Receiver, turned: time_machine.Traveller
+) -> None:
+    receiver.plan("/hook", Answer(500))
+    organization = OrganizationFactory.create()
+    failing = {"url": receiver.url("/hook"), "organization": organization}
+    DeliveryFactory.create_batch(5, **failing)
+    assert attempt_due() == 5
+    stuck = DeliveryFactory.create_batch(3, **failing)
+    elsewhere = DeliveryFactory.create(url="https://customer.example/")  # waits for us, not for its endpoint
+    turned.shift(endpoints.LONGEST_WAIT)
+    young = DeliveryFactory.create(**failing)
+    assert endpoints.give_up_everywhere() == 0
+    turned.shift(dt.timedelta(milliseconds=1))
+
+    assert endpoints.give_up_everywhere() == 3
+
+    states = dict(Delivery.objects.values_list("pk", "state"))
+    assert {states[row.pk] for row in stuck} == {"abandoned"}
+    assert (states[young.pk], states[elsewhere.pk]) == ("pending", "pending")
+    again = recovery.recover(organization_id=organization.pk, is_test=False, since=clock.now(), actor="system:test")
+    assert again.count == 3

@@ -9,7 +9,7 @@ import time_machine
 from django.db import connection
 
 from accounts.tests.factories import OrganizationFactory
-from webhooks import secrets
+from webhooks import pruning, secrets
 from webhooks.models import SigningSecret
 
 pytestmark = pytest.mark.django_db
@@ -131,3 +131,25 @@ def test_first_uses_and_rotations_at_once_leave_one_current_secret() -> None:
     assert SigningSecret.objects.filter(retires_at=None).count() == 1
     assert secrets.current(organization_id=organization.pk) == secrets.active(organization_id=organization.pk)[0]
     assert set(seen) <= set(secrets.active(organization_id=organization.pk))
+
+
+def test_no_more_than_five_secrets_sign_at_once_and_retired_ones_are_deleted() -> None:
+    organization_id = OrganizationFactory.create().pk
+    with time_machine.travel("2026-06-29T10:00:00Z", tick=False) as traveller:
+        secrets.current(organization_id=organization_id)
+        for _ in range(4):
+            secrets.rotate(organization_id=organization_id)
+        known = secrets.active(organization_id=organization_id)
+        assert len(known) == 5
+
+        with pytest.raises(secrets.BadOverlap, match="5 secrets sign already"):
+            secrets.rotate(organization_id=organization_id, overlap_seconds=1)
+
+        assert secrets.active(organization_id=organization_id) == known
+        newest = secrets.rotate(organization_id=organization_id, overlap_seconds=0)
+        assert secrets.active(organization_id=organization_id) == [newest]
+        traveller.shift(pruning.SECRETS_KEPT_FOR)
+        assert (pruning.prune(), SigningSecret.objects.count()) == (0, 6)
+        traveller.shift(1)
+        assert (pruning.prune(), SigningSecret.objects.count()) == (5, 1)
+        assert secrets.active(organization_id=organization_id) == [newest]
