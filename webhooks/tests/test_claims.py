@@ -104,8 +104,8 @@ def test_a_claim_reads_as_much_as_it_takes_however_many_endpoints_have_a_backlog
             """
             INSERT INTO webhooks_delivery (delivery_id, organization_id, is_test, reference, event, url, host, body,
                                            state, attempt_count, created_at, due_at)
-            SELECT 'dlv_' || n, %s, false, 'vid_' || n, 'video.generation.completed', '', 'https://h' || mod(n, 3000),
-                   '', 'pending', 0, now(), now() - n * interval '1 second' FROM generate_series(1, 6000) n
+            SELECT 'dlv_' || n, %s, false, 'vid_' || n, 'video.generation.completed', '', 'https://h' || mod(n, 2000),
+                   '', 'pending', 0, now(), now() - n * interval '1 second' FROM generate_series(1, 4000) n
             """,
             [organization.pk],
         )
