@@ -6,6 +6,8 @@ class AccountsConfig(AppConfig):
 
     def ready(self) -> None:
         """Connect what happens elsewhere."""
-        from accounts import account_events
+        from accounts import account_events, console_visits, staff_sessions
 
         account_events.listen()
+        console_visits.listen()
+        staff_sessions.listen()

@@ -27,17 +27,19 @@ def note(
     after: Mapping[str, Any] | None = None,
     reason: str = "",
     actor_name: str = SYSTEM,
+    is_by_staff: bool | None = None,
 ) -> AuditEntry:
     """Write one entry in the caller's transaction, beside what it tells of.
 
     `action` reads `noun.verb`, such as `key.issued`; `before` and `after` hold only what changed, and never a secret.
     Without an organization the entry is the staff's alone; `actor_name` says who acted where it was no person.
+    `is_by_staff` is for what tells of somebody who was of the staff, where they may be no more.
     """
     return AuditEntry.objects.create(
         organization_id=organization_id,
         actor=actor,
         actor_name=actor.email if actor else actor_name,
-        is_by_staff=bool(actor and actor.is_staff),
+        is_by_staff=bool(actor and actor.is_staff) if is_by_staff is None else is_by_staff,
         action=action,
         target=target,
         before=dict(before or {}),

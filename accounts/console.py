@@ -15,7 +15,7 @@ from django.urls import NoReverseMatch, reverse
 from django.utils.cache import add_never_cache_headers
 from django.views import View
 
-from accounts import members, roles, second_factor
+from accounts import console_visits, members, roles, second_factor
 from accounts.models import Membership, User
 
 SESSION_KEY = "console_organization"
@@ -57,6 +57,8 @@ class ConsoleView(View):
 
     The organization is the one that the form or the link names as `organization`, else the one last switched to, else
     the first; so a page that was left open acts on what it shows, whatever another tab has switched to.
+
+    One of the staff who visits is shown the organization of the visit alone, as somebody who may only look.
     """
 
     permission: ClassVar[roles.Permission] = roles.Permission.VIEW
@@ -71,19 +73,22 @@ class ConsoleView(View):
         if not isinstance(request.user, User):
             return redirect_to_login(request.get_full_path())
         self.user = request.user
-        self.memberships = memberships_of(request.user)
+        visit = console_visits.of(request)
+        self.memberships = [console_visits.guest(visit)] if visit else memberships_of(request.user)
         if not self.memberships:
             status = 200 if request.method == "GET" else 403
             response: HttpResponseBase = render(request, "console/no_organization.html", status=status)
         else:
             self.membership = self.choose_membership()
             organization = self.membership.organization
-            if second_factor.is_missing(user=self.user, organization=organization):
+            # Of a visitor the admin has asked for a second factor already.
+            if visit is None and second_factor.is_missing(user=self.user, organization=organization):
                 response = second_factor.lead_to_set_up(request, demanded_by=organization.name)
             elif not self.may(self.permission):
                 raise PermissionDenied
             else:
-                members.note_seen(self.membership)
+                if visit is None:
+                    members.note_seen(self.membership)
                 response = super().dispatch(request, *args, **kwargs)
         add_never_cache_headers(response)
         return response

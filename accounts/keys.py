@@ -11,7 +11,7 @@ import re
 import secrets
 import string
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NamedTuple, NoReturn, Unpack
 
@@ -123,7 +123,13 @@ _NOBODY = _Facts(0, bytes(32), "live", None, None, None, None, None, 0, False, N
 
 
 def issue(
-    *, organization: Organization, name: str, mode: str, created_by: User | None = None, **values: Unpack[Terms]
+    *,
+    organization: Organization,
+    name: str,
+    mode: str,
+    created_by: User | None = None,
+    reason: str = "",
+    **values: Unpack[Terms],
 ) -> IssuedKey:
     """Make a new key; the secret is in the answer and can never be had again.
 
@@ -136,7 +142,7 @@ def issue(
     key = ApiKey(organization=organization, name=name, mode=mode, created_by=created_by, **values)
     with transaction.atomic():
         _store(key, secret, created_by)
-        _note("key.issued", key, created_by, after=terms.shown(key))
+        _note("key.issued", key, created_by, after=terms.shown(key), reason=reason)
     return IssuedKey(key=key, secret=secret)
 
 
@@ -234,7 +240,7 @@ def roll(*, key: ApiKey, rolled_by: User | None, overlap: dt.timedelta) -> Issue
     return IssuedKey(key=new, secret=secret)
 
 
-def revoke(*, key: ApiKey, revoked_by: User | None) -> ApiKey:
+def revoke(*, key: ApiKey, revoked_by: User | None, reason: str = "") -> ApiKey:
     """End a key for good, at once; the first revocation stands however often it is repeated."""
     with transaction.atomic():
         row = ApiKey.objects.select_for_update(no_key=True).get(pk=key.pk)
@@ -242,8 +248,21 @@ def revoke(*, key: ApiKey, revoked_by: User | None) -> ApiKey:
             row.revoked_at = clock.now()
             row.revoked_by = revoked_by
             row.save(update_fields=["revoked_at", "revoked_by"])
-            _note("key.revoked", row, revoked_by)
+            _note("key.revoked", row, revoked_by, reason=reason)
     return row
+
+
+def revoke_all(*, keys: Iterable[ApiKey], revoked_by: User, reason: str) -> int:
+    """End many keys for good, all or none; return how many of them were not ended before."""
+    with transaction.atomic():
+        # In one order, so that two who revoke the same keys follow one another.
+        rows = list(
+            ApiKey.objects.select_for_update(no_key=True).filter(pk__in=[key.pk for key in keys]).order_by("pk")
+        )
+        lasting = [row for row in rows if row.revoked_at is None]
+        for row in lasting:
+            revoke(key=row, revoked_by=revoked_by, reason=reason)
+    return len(lasting)
 
 
 def authenticate(secret: str, *, find_address: Callable[[], str | None] = lambda: None) -> Client:
@@ -320,10 +339,16 @@ def _note(
     *,
     before: dict[str, Any] | None = None,
     after: dict[str, Any] | None = None,
+    reason: str = "",
 ) -> None:
-    target = f"{key.name} ({key.masked})"
     audit.note(
-        organization_id=key.organization_id, actor=actor, action=action, target=target, before=before, after=after
+        organization_id=key.organization_id,
+        actor=actor,
+        action=action,
+        target=f"{key.name} ({key.masked})",
+        before=before,
+        after=after,
+        reason=reason,
     )
 
 

@@ -1,5 +1,6 @@
 """Who: people, organizations, memberships and API keys."""
 
+import datetime as dt
 from typing import Any, ClassVar
 
 import pgtrigger
@@ -79,6 +80,7 @@ class Organization(models.Model):
     members = models.ManyToManyField(User, through="Membership", related_name="organizations")
 
     class Meta:
+        permissions = [("act_as_organization", "Can look at the console as an organization, and change nothing")]
         constraints = [models.UniqueConstraint(Lower("name"), name="accounts_organization_name")]
 
     def __str__(self) -> str:
@@ -214,7 +216,11 @@ class ApiKey(models.Model):
             models.CheckConstraint(condition=Q(mode__in=["live", "test"]), name="accounts_apikey_mode"),
             models.CheckConstraint(condition=Q(monthly_credit_cap__gt=0), name="accounts_apikey_cap"),
         ]
-        indexes = [models.Index(F("organization"), F("id").desc(), name="accounts_apikey_of_org")]
+        indexes = [
+            models.Index(F("organization"), F("id").desc(), name="accounts_apikey_of_org"),
+            # The staff's search, which knows no more of a key.
+            models.Index(fields=["last_four"], name="accounts_apikey_last_four"),
+        ]
         triggers = [
             pgtrigger.Protect(
                 name="stays_revoked",
@@ -285,3 +291,53 @@ class AuditEntry(models.Model):
 
     def __str__(self) -> str:
         return f"{self.action} {self.target}"
+
+
+class StaffNote(models.Model):
+    """What the staff know of an organization and its people do not read; written once and never changed."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, db_index=False, related_name="staff_notes")
+    author = models.ForeignKey(User, null=True, on_delete=models.SET_NULL, db_index=False, related_name="+")
+    author_name = models.CharField(max_length=254, help_text="The e-mail address at that time.")
+    text = models.CharField(max_length=2000)
+    created_at = models.DateTimeField(default=clock.now, editable=False)
+
+    class Meta:
+        default_permissions = ("view", "add")
+        constraints = [models.CheckConstraint(condition=~Q(text=""), name="accounts_note_text")]
+        indexes = [models.Index(F("organization"), F("id").desc(), name="accounts_note_of_org")]
+        triggers = [
+            pgtrigger.Protect(name="never_deleted", operation=pgtrigger.Delete),
+            # A person who is deleted leaves their notes, which name them still.
+            pgtrigger.Protect(
+                name="never_rewritten",
+                operation=pgtrigger.Update,
+                condition=pgtrigger.AnyChange(exclude=["author"]),
+            ),
+        ]
+
+    def __str__(self) -> str:
+        return f"note of {self.author_name}, {self.created_at:%Y-%m-%d}"
+
+
+class StaffVisit(models.Model):
+    """A look of one of the staff at the console of an organization; the session of the browser holds its number."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, db_index=False, related_name="+")
+    visitor = models.ForeignKey(User, on_delete=models.CASCADE, db_index=False, related_name="+")
+    reason = models.CharField(max_length=500)
+    started_at = models.DateTimeField(default=clock.now, editable=False)
+    ends_at = models.DateTimeField(help_text="At the latest.")
+    ended_at = models.DateTimeField(null=True, blank=True)
+
+    class Meta:
+        default_permissions = ()
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(ends_at__lte=F("started_at") + dt.timedelta(minutes=30)), name="accounts_visit_short"
+            )
+        ]
+        indexes = [models.Index(fields=["ends_at"], condition=Q(ended_at__isnull=True), name="accounts_visit_running")]
+
+    def __str__(self) -> str:
+        return f"visit of {self.visitor_id} to organization {self.organization_id}"

@@ -91,14 +91,14 @@ def change(*, organization: Organization, actor: User | None, **values: Unpack[S
     return row
 
 
-def suspend(*, organization: Organization, actor: User) -> Organization:
+def suspend(*, organization: Organization, actor: User, reason: str = "") -> Organization:
     """Stop every key of an organization at once; its videos under way are finished."""
-    return _set_suspended(organization, True, actor)
+    return _set_suspended(organization, True, actor, reason)
 
 
-def reinstate(*, organization: Organization, actor: User) -> Organization:
+def reinstate(*, organization: Organization, actor: User, reason: str = "") -> Organization:
     """Let an organization's keys work again."""
-    return _set_suspended(organization, False, actor)
+    return _set_suspended(organization, False, actor, reason)
 
 
 def normalize_hosts(texts: Iterable[str]) -> list[str]:
@@ -151,14 +151,14 @@ def _save(row: Organization, names: list[str]) -> None:
         raise InvalidRequest("name: another organization has this name.") from None
 
 
-def _set_suspended(organization: Organization, is_suspended: bool, actor: User) -> Organization:
+def _set_suspended(organization: Organization, is_suspended: bool, actor: User, reason: str) -> Organization:
     event = "organization.suspended" if is_suspended else "organization.reinstated"
     with transaction.atomic():
         row = Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
         if row.is_suspended != is_suspended:
             row.is_suspended = is_suspended
             row.save(update_fields=["is_suspended"])
-            _note(event, row, actor)
+            _note(event, row, actor, reason=reason)
     log.info(event.replace(".", "_"), organization_id=row.pk, actor_id=actor.pk)
     return row
 
@@ -169,5 +169,14 @@ def _note(
     actor: User | None,
     before: dict[str, Any] | None = None,
     after: dict[str, Any] | None = None,
+    reason: str = "",
 ) -> None:
-    audit.note(organization_id=row.pk, actor=actor, action=action, target=row.name, before=before, after=after)
+    audit.note(
+        organization_id=row.pk,
+        actor=actor,
+        action=action,
+        target=row.name,
+        before=before,
+        after=after,
+        reason=reason,
+    )

@@ -30,6 +30,7 @@ class Permission(enum.Enum):
 
 _P = Permission
 _R = Membership.Role
+VISITOR = "visitor"  # one of the staff who looks at the console (accounts.visits); no member ever has this role
 
 TABLE: dict[str, frozenset[Permission]] = {
     _R.OWNER: frozenset(Permission),
@@ -37,6 +38,7 @@ TABLE: dict[str, frozenset[Permission]] = {
     _R.DEVELOPER: frozenset({_P.VIEW, _P.GENERATE, _P.MANAGE_OWN_KEYS, _P.VIEW_WEBHOOKS, _P.REDELIVER_WEBHOOKS}),
     _R.BILLING: frozenset({_P.VIEW, _P.VIEW_BILLING, _P.REQUEST_CREDITS, _P.SET_BALANCE_ALERTS}),
     _R.VIEWER: frozenset({_P.VIEW, _P.VIEW_ALL_KEYS}),
+    VISITOR: frozenset({_P.VIEW, _P.VIEW_ALL_KEYS, _P.VIEW_WEBHOOKS, _P.VIEW_BILLING, _P.VIEW_AUDIT}),
 }
 
 

@@ -55,9 +55,14 @@ def request(
             raise ValueError(f"{adjustment.adjustment_id} was used for another adjustment; ask anew.")
         if is_new:
             _note("credits.adjustment_requested", adjustment, requested_by)
-        if is_new and abs(amount) + _moved_alone_today(adjustment) <= adjustment.limit:
+        if is_new and abs(amount) + _moved_alone_today(requested_by) <= adjustment.limit:
             _move(adjustment)
     return adjustment
+
+
+def needs_second_person(*, amount: int, requested_by: str) -> bool:
+    """Tell whether an adjustment would wait if it were asked for now."""
+    return abs(amount) + _moved_alone_today(requested_by) > int(settings.ADJUSTMENT_LIMIT)
 
 
 def approve(*, adjustment_id: str, approved_by: str) -> Adjustment:
@@ -111,12 +116,12 @@ def _wait_for_turn(requested_by: str) -> None:
         cursor.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", [f"adjustments of {requested_by}"])
 
 
-def _moved_alone_today(adjustment: Adjustment) -> int:
+def _moved_alone_today(requested_by: str) -> int:
     """Sum what the same person moved without a second one within a day, so that slices do not get round the limit."""
-    if adjustment.requested_by == CLI:
+    if requested_by == CLI:
         return 0
     lately = Adjustment.objects.filter(
-        requested_by=adjustment.requested_by, approved_by="", moved_at__gt=clock.now() - dt.timedelta(days=1)
+        requested_by=requested_by, approved_by="", moved_at__gt=clock.now() - dt.timedelta(days=1)
     )
     total: int = lately.aggregate(total=Coalesce(Sum(Abs("amount")), 0))["total"]
     return total

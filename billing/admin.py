@@ -10,11 +10,11 @@ from django.shortcuts import get_object_or_404, render
 from django.urls import reverse
 from unfold.admin import ModelAdmin
 from unfold.decorators import action
-from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminTextInputWidget
+from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from accounts.models import User
 from accounts.staff import ReadOnlyAdmin
-from billing import adjustments, ledger, topups
+from billing import adjustments, ledger, lookups, topups
 from billing.models import (
     Adjustment,
     BalanceAlert,
@@ -30,7 +30,9 @@ from seedancee2.lib import ids
 
 
 class AdjustForm(forms.Form):
-    """How many credits, and why. The reference makes a second click harmless."""
+    """How many credits, and why. The reference makes a second click harmless; what was shown before is confirmed."""
+
+    KINDS = ("Purchase", "Goodwill", "Correction", "Failed service", "Contract", "Other")
 
     amount = forms.IntegerField(
         min_value=-adjustments.MAX_AMOUNT,
@@ -38,12 +40,17 @@ class AdjustForm(forms.Form):
         help_text="Credits to add; negative to take away.",
         widget=UnfoldAdminIntegerFieldWidget,
     )
+    kind = forms.ChoiceField(
+        label="Reason", choices=[(kind, kind) for kind in ("", *KINDS)], widget=UnfoldAdminSelectWidget
+    )
     reason = forms.CharField(
-        max_length=adjustments.MAX_REASON_LENGTH,
-        help_text="Kept in the ledger for good, where the customer reads it.",
+        label="In words",
+        max_length=adjustments.MAX_REASON_LENGTH - 20,
+        help_text="Kept in the ledger for good behind the reason, where the customer reads both.",
         widget=UnfoldAdminTextInputWidget,
     )
     reference = forms.CharField(max_length=64, widget=forms.HiddenInput)
+    seen = forms.IntegerField(required=False, widget=forms.HiddenInput)
 
     def clean_amount(self) -> int:
         """Refuse an adjustment that changes nothing."""
@@ -53,6 +60,15 @@ class AdjustForm(forms.Form):
         return amount
 
 
+class OfAccount:
+    """Names the organization instead of its account."""
+
+    @admin.display(description="Organization")
+    def organization(self, row: Adjustment | LedgerEntry | Reservation) -> str:
+        """Whose credits."""
+        return str(row.account.organization)
+
+
 @admin.register(CreditAccount)
 class CreditAccountAdmin(ReadOnlyAdmin):
     """Balances, and the way to adjust one."""
@@ -60,6 +76,7 @@ class CreditAccountAdmin(ReadOnlyAdmin):
     list_display = ["organization", "available", "reserved", "sequence"]
     list_select_related = ["organization"]
     search_fields = ["organization__name"]
+    sortable_by = ("available", "reserved")  # as many rows as customers
     actions_detail = ["adjust"]
 
     def has_adjust_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
@@ -68,41 +85,53 @@ class CreditAccountAdmin(ReadOnlyAdmin):
 
     @action(description="Adjust credits", url_path="adjust", permissions=["adjust"])
     def adjust(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Ask for amount and reason, then write one ledger entry."""
+        """Ask for amount and reason, show what they do, then write one ledger entry."""
         account = get_object_or_404(CreditAccount.objects.select_related("organization"), pk=object_id)
         form = AdjustForm(request.POST or None, initial={"reference": ids.new("adj")})
-        if request.method == "POST" and form.is_valid():
+        context = {**self.admin_site.each_context(request), "title": "Adjust credits", "account": account, "form": form}
+        if request.method != "POST" or not form.is_valid() or "back" in request.POST:
+            return render(request, "admin/billing/adjust.html", context)
+        values, requested_by = form.cleaned_data, f"user:{request.user.pk}"
+        after = account.available + values["amount"]
+        if after < 0 and not Adjustment.objects.filter(pk=values["reference"]).exists():
+            form.add_error("amount", f"Only {account.available} credits are available.")
+        # Whoever confirms has seen this amount; another one is shown anew.
+        elif values["seen"] != values["amount"]:
+            needs_second = adjustments.needs_second_person(amount=values["amount"], requested_by=requested_by)
+            context |= {"is_preview": True, "values": values, "after": after, "needs_second": needs_second}
+        else:
             try:
                 adjustment = adjustments.request(
                     organization_id=account.pk,
-                    amount=form.cleaned_data["amount"],
-                    reason=form.cleaned_data["reason"],
-                    requested_by=f"user:{request.user.pk}",
-                    adjustment_id=form.cleaned_data["reference"],
+                    amount=values["amount"],
+                    reason=f"{values['kind']}: {values['reason']}",
+                    requested_by=requested_by,
+                    adjustment_id=values["reference"],
                 )
             except InsufficientCredits:
                 form.add_error("amount", f"Only {account.available} credits are available.")
+            except ValueError as error:
+                form.add_error(None, str(error))
             else:
-                if adjustment.moved_at:
-                    available, _ = ledger.balance(organization_id=account.pk)
-                    messages.success(request, f"{account.organization} now has {available} credits available.")
-                else:
-                    messages.warning(request, "This is above the limit: somebody else must approve it before it moves.")
-                return self._to_account(account)
-        context = {**self.admin_site.each_context(request), "title": "Adjust credits", "account": account, "form": form}
+                return self._requested(request, account, adjustment)
         return render(request, "admin/billing/adjust.html", context)
 
-    def _to_account(self, account: CreditAccount) -> HttpResponseRedirect:
-        return HttpResponseRedirect(reverse("admin:billing_creditaccount_change", args=[account.pk]))
+    def _requested(self, request: HttpRequest, account: CreditAccount, adjustment: Adjustment) -> HttpResponse:
+        if adjustment.moved_at:
+            available, _ = ledger.balance(organization_id=account.pk)
+            messages.success(request, f"{account.organization} now has {available} credits available.")
+            return HttpResponseRedirect(reverse("admin:accounts_organization_change", args=[account.pk]))
+        messages.warning(request, "This is above the limit: somebody else must approve it before it moves.")
+        return HttpResponseRedirect(reverse("admin:billing_adjustment_change", args=[adjustment.pk]))
 
 
 @admin.register(Adjustment)
-class AdjustmentAdmin(ReadOnlyAdmin):
+class AdjustmentAdmin(OfAccount, ReadOnlyAdmin):
     """Corrections by hand, those that wait for a second person among them."""
 
     list_display = [
         "created_at",
-        "account",
+        "organization",
         "amount",
         "reason",
         "requested_by",
@@ -111,7 +140,8 @@ class AdjustmentAdmin(ReadOnlyAdmin):
         "declined_at",
     ]
     list_filter = [("moved_at", admin.EmptyFieldListFilter), ("declined_at", admin.EmptyFieldListFilter)]
-    list_select_related = ["account"]
+    search_fields = ["adjustment_id__exact", "account__organization__name"]
+    list_select_related = ["account__organization"]
     ordering = ["-created_at"]
     actions_detail = ["approve", "decline"]
 
@@ -191,7 +221,7 @@ class TopUpRequestAdmin(ReadOnlyAdmin):
     ]
     list_filter = ["state"]
     list_select_related = ["account__organization", "requested_by", "adjustment"]
-    search_fields = ["account__organization__name", "=request_id"]
+    search_fields = ["account__organization__name", "request_id__exact"]
     ordering = [models.F("decided_at").desc(nulls_first=True), "-request_id"]
     actions_detail = ["grant", "decline"]
 
@@ -268,12 +298,12 @@ class FindingAdmin(ReadOnlyAdmin):
 
 
 @admin.register(LedgerEntry)
-class LedgerEntryAdmin(ReadOnlyAdmin):
+class LedgerEntryAdmin(OfAccount, ReadOnlyAdmin):
     """The ledger, newest first; nobody can edit or delete an entry, not even here."""
 
     list_display = [
         "created_at",
-        "account",
+        "organization",
         "sequence",
         "kind",
         "available_change",
@@ -285,20 +315,33 @@ class LedgerEntryAdmin(ReadOnlyAdmin):
         "reason",
     ]
     list_filter = ["kind"]
-    list_select_related = ["account"]
-    search_fields = ["=reference"]
+    list_select_related = ["account__organization"]
+    search_fields = ["reference"]
+    search_help_text = "The whole reference: the id of a task, of an adjustment, of a request for credits."
     ordering = ["-id"]
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: models.QuerySet[LedgerEntry], search_term: str
+    ) -> tuple[models.QuerySet[LedgerEntry], bool]:
+        """Find entries by what an index leads to."""
+        term = search_term.strip()
+        if not term:
+            return queryset, False
+        # First which, then in order: together PostgreSQL might walk the whole ledger from its end instead.
+        found = LedgerEntry.objects.filter(lookups.of_reference(term)).values_list("pk", flat=True)
+        return queryset.filter(pk__in=list(found)), False
 
 
 @admin.register(Reservation)
-class ReservationAdmin(ReadOnlyAdmin):
+class ReservationAdmin(OfAccount, ReadOnlyAdmin):
     """Holds, open ones and closed ones."""
 
-    list_display = ["reference", "account", "amount", "state", "created_at", "closed_at"]
+    list_display = ["reference", "organization", "amount", "state", "created_at", "closed_at"]
     list_filter = ["state"]
-    list_select_related = ["account"]
-    search_fields = ["=reference"]
-    ordering = ["-created_at"]
+    list_select_related = ["account__organization"]
+    search_fields = ["reference__exact"]
+    search_help_text = "The whole id of the task."
+    ordering = ["-reference"]  # the ids of tasks made later sort later, and the primary key is the index there is
 
 
 @admin.register(Rate)

@@ -306,6 +306,13 @@ class LedgerEntry(models.Model):
                 condition=Q(kind__in=["grant", "adjust", "refund"]),
                 name="billing_entry_by_hand",
             ),
+            # The staff's list of them over all accounts, newest first.
+            models.Index(
+                F("kind"),
+                F("id").desc(),
+                condition=Q(kind__in=["grant", "adjust", "refund"]),
+                name="billing_entry_by_kind",
+            ),
             # What moved lately, for reconciliation; a BRIN costs next to nothing on rows that only ever come later.
             BrinIndex(fields=["created_at"], name="billing_entry_lately"),
         ]

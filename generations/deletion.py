@@ -35,7 +35,7 @@ class StillOpen(Exception):
     """The task has not ended: its prompt is still needed, and its files are yet to come."""
 
 
-def delete(*, public_id: str, organization_id: int, actor: User) -> Generation:
+def delete(*, public_id: str, organization_id: int, actor: User, reason: str = "") -> Generation:
     """Delete a task's files, prompt and references on a person's demand; a repeat changes nothing.
 
     Raises:
@@ -56,6 +56,7 @@ def delete(*, public_id: str, organization_id: int, actor: User) -> Generation:
                 target=public_id,
                 before={"files": file_count, "prompts": prompt_count},
                 after={"files": 0, "prompts": 0},
+                reason=reason,
             )
     generation.refresh_from_db()
     return generation

@@ -113,6 +113,11 @@ class Generation(models.Model):
     prompt_deleted_at = models.DateTimeField(null=True, blank=True, help_text="When prompt and references were erased.")
 
     class Meta:
+        permissions = [
+            ("operate_generation", "Can ask for a task now, fail it, and move it to another route"),
+            ("refund_generation", "Can give back the credits of a task"),
+            ("erase_generation", "Can delete the files and the prompt of a task"),
+        ]
         constraints = [
             models.CheckConstraint(condition=Q(credits__gt=0), name="generations_generation_credits"),
             models.CheckConstraint(
@@ -158,6 +163,11 @@ class Generation(models.Model):
                 condition=Q(created_by__isnull=False),
                 name="generations_playground",
             ),
+            # The staff's list of failed tasks, newest first.
+            models.Index(
+                F("error_code"), F("public_id").desc(), condition=~Q(error_code=""), name="generations_failed"
+            ),
+            # Not here, since it is of a function (migration 0005): generations_metadata, the staff's search by a value.
         ]
 
     def __str__(self) -> str:
@@ -256,3 +266,18 @@ class RetentionMark(models.Model):
 
     def __str__(self) -> str:
         return f"{self.subject} of organization {self.organization_id} until {self.until:%Y-%m-%d}"
+
+
+class ReconciliationRun(models.Model):
+    """One look of reconciliation, and how many discrepancies it found."""
+
+    started_at = models.DateTimeField(default=clock.now)
+    finished_at = models.DateTimeField(default=clock.now)
+    is_whole = models.BooleanField(default=False, help_text="Everything there is, not only the last day.")
+    finding_count = models.PositiveIntegerField()
+
+    class Meta:
+        indexes = [models.Index(fields=["-finished_at"], name="generations_run_newest")]
+
+    def __str__(self) -> str:
+        return f"{self.finished_at:%Y-%m-%d %H:%M}: {self.finding_count} discrepancies"

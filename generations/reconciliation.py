@@ -9,12 +9,13 @@ from django.core.files.storage import default_storage
 from billing import reconciliation as ledger_reconciliation
 from billing.models import Finding
 from billing.reconciliation import BEGINNING, Discrepancy, find
-from generations.models import OutputAsset
+from generations.models import OutputAsset, ReconciliationRun
 from seedancee2.lib import clock
 
 log = structlog.get_logger(__name__)
 
 WINDOW = dt.timedelta(hours=24)  # what the frequent look goes back to
+RUNS_KEPT = dt.timedelta(days=30)
 MAX_FILES = 500  # stored files asked for in one look: the newest, unless all are wanted
 
 _FILE_RULE = "file_is_stored_whole"
@@ -114,6 +115,8 @@ def report(*, since: dt.datetime | None = None, is_every_file: bool = False) -> 
         )
     if since == BEGINNING:
         Finding.objects.filter(resolved_at=None, seen_at__lt=now).update(resolved_at=now)
+    ReconciliationRun.objects.create(started_at=now, is_whole=since == BEGINNING, finding_count=len(found))
+    ReconciliationRun.objects.filter(finished_at__lt=now - RUNS_KEPT).delete()
     return found
 
 

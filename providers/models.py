@@ -258,6 +258,11 @@ class UpstreamJob(models.Model):
                 name="providers_job_turn",
             ),
             models.Index(fields=["watch_at"], condition=Q(watch_at__isnull=False), name="providers_job_watch"),
+            # The staff's lists of what did not succeed, and of what did too late: few, newest first.
+            models.Index(
+                F("status"), F("id").desc(), condition=Q(status__in=["failed", "expired"]), name="providers_job_failed"
+            ),
+            models.Index(F("id").desc(), condition=Q(late_at__isnull=False), name="providers_job_late"),
         ]
 
     def __str__(self) -> str:

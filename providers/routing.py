@@ -21,12 +21,17 @@ _NEVER_THERE_AGAIN = (ErrorClass.OUR_BUG, ErrorClass.UNKNOWN)
 def candidates(job: UpstreamJob) -> list[Route]:
     """Return the routes that could take a job now, the best first.
 
-    What the request needs comes first, then what happened to it before, then priority, and weight among equals.
+    What the request needs comes first, then what happened to it before, then priority, and weight among equals. A
+    queued job has a channel only where staff chose one: it goes there or nowhere.
     """
     earlier = _earlier(job)
     barred = {channel_id for channel_id, error_class in earlier if error_class in _NEVER_THERE_AGAIN}
     tried = Counter(channel_id for channel_id, _ in earlier)
-    capable = [route for route in _capable(job) if route.channel_id not in barred]
+    capable = [
+        route
+        for route in _capable(job)
+        if route.channel_id not in barred and job.channel_id in (None, route.channel_id)
+    ]
     known = health.rows(route.channel_id for route in capable)
     now = clock.now()
     open_now = [
@@ -40,6 +45,11 @@ def candidates(job: UpstreamJob) -> list[Route]:
     for _, group in groupby(open_now, key=lambda route: (tried[route.channel_id], route.priority)):
         ordered += _shuffled(list(group))
     return ordered
+
+
+def choices(job: UpstreamJob) -> list[Channel]:
+    """Return the channels that know all that a job needs, whether or not they have room at this moment."""
+    return list({route.channel_id: route.channel for route in _capable(job)}.values())
 
 
 def has_other(job: UpstreamJob) -> bool:

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit
 
 import environ
 from celery.schedules import crontab
+from django.templatetags.static import static
 
 from seedancee2.lib import storage_urls
 from seedancee2.lib.database import PatientConnection
@@ -67,6 +68,7 @@ MIDDLEWARE = [
     "seedancee2.api.middleware.PublicApiMiddleware",
     "django.middleware.security.SecurityMiddleware",
     "csp.middleware.CSPMiddleware",
+    "seedancee2.console.staff_policy.StaffPolicyMiddleware",
     "whitenoise.middleware.WhiteNoiseMiddleware",
     "django.contrib.sessions.middleware.SessionMiddleware",
     "django.middleware.common.CommonMiddleware",
@@ -77,6 +79,8 @@ MIDDLEWARE = [
     "allauth.account.middleware.AccountMiddleware",
     "accounts.audit.AuditMiddleware",
     "accounts.sessions.LastSeenMiddleware",
+    "accounts.staff_sessions.StaffSessionMiddleware",
+    "accounts.console_visits.VisitMiddleware",
     "accounts.second_factor.StaffMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "django_prometheus.middleware.PrometheusAfterMiddleware",
@@ -175,6 +179,7 @@ CELERY_BEAT_SCHEDULE = {
     "late": {"task": "generations.late", "schedule": 30.0, "options": {"expires": 30}},
     "deadlines": {"task": "generations.deadlines", "schedule": 5.0, "options": {"expires": 10}},
     "tell": {"task": "billing.tell", "schedule": 30.0, "options": {"expires": 30}},
+    "end-visits": {"task": "accounts.end_visits", "schedule": 60.0, "options": {"expires": 60}},
     "notify": {"task": "webhooks.notify", "schedule": 60.0, "options": {"expires": 60}},
     "give-up": {"task": "webhooks.give_up", "schedule": 300.0, "options": {"expires": 300}},
     "delete-files": {"task": "generations.delete_files", "schedule": 60.0, "options": {"expires": 60}},
@@ -300,6 +305,9 @@ MFA_ALLOW_UNVERIFIED_EMAIL = LOCAL_MODE  # locally no mail is read
 MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = LOCAL_MODE  # http://localhost
 # Whether the staff must have a second factor to enter the admin.
 STAFF_NEEDS_SECOND_FACTOR = env.bool("STAFF_NEEDS_SECOND_FACTOR", default=not LOCAL_MODE)
+# How long a session of the staff lasts at most, and how long without use.
+STAFF_SESSION_HOURS = env.int("STAFF_SESSION_HOURS", default=12)
+STAFF_IDLE_MINUTES = env.int("STAFF_IDLE_MINUTES", default=60)
 LOGIN_URL = "/accounts/login/"
 LOGIN_REDIRECT_URL = "/console/"
 LOGOUT_REDIRECT_URL = "/"
@@ -315,7 +323,17 @@ EMAIL_TIMEOUT = 10  # seconds; a mail that could not be sent is tried again
 STAFF_EMAIL = env.str("STAFF_EMAIL", default="")
 SUPPORT_EMAIL = env.str("SUPPORT_EMAIL", default="support@seedancee2.ai")  # where "report a problem" goes
 
-UNFOLD = {"SITE_TITLE": "Seedancee2 staff", "SITE_HEADER": "Seedancee2 staff", "SITE_SYMBOL": "movie"}
+UNFOLD = {
+    "SITE_TITLE": "Seedancee2 staff",
+    "SITE_HEADER": "Seedancee2 staff",
+    "SITE_SYMBOL": "movie",
+    "STYLES": [lambda request: static("seedancee2/staff.css")],
+    "SITE_FAVICONS": [
+        {"rel": "icon", "type": "image/svg+xml", "href": lambda request: static("seedancee2/favicon.svg")},
+    ],
+    "DASHBOARD_CALLBACK": "seedancee2.console.staff_dashboard.fill",
+    "SIDEBAR": {"show_search": True},  # the search box is ours: templates/unfold/helpers/search.html
+}
 
 # --- Browser safety. Plain HTTP is for the local machine only. ---
 _IS_HTTPS = PUBLIC_BASE_URL.startswith("https://")
@@ -338,8 +356,8 @@ SECURE_REFERRER_POLICY = "same-origin"
 X_FRAME_OPTIONS = "DENY"
 _MEDIA = ["'self'", "{0.scheme}://{0.netloc}".format(urlsplit(MEDIA_BASE_URL))]
 CONTENT_SECURITY_POLICY = {
-    # The API answers JSON; the admin's theme needs a policy of its own.
-    "EXCLUDE_URL_PREFIXES": ("/v1", "/admin", "/callbacks", "/media"),
+    # The API answers JSON. /admin has a policy of its own (seedancee2/console/staff_policy.py).
+    "EXCLUDE_URL_PREFIXES": ("/v1", "/callbacks", "/media"),
     "DIRECTIVES": {
         "default-src": ["'none'"],
         "script-src": ["'self'"],

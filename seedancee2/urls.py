@@ -4,8 +4,9 @@ from allauth.account.decorators import secure_admin_login
 from django.contrib import admin
 from django.urls import include, path, re_path
 
+from accounts import console_visits
 from seedancee2.api import schema
-from seedancee2.console import documentation, health, home, mediafiles, pages, status
+from seedancee2.console import documentation, health, home, mediafiles, pages, staff_rates, staff_search, status
 from webhooks import urls as webhook_urls
 
 admin.site.login = secure_admin_login(admin.site.login)  # type: ignore[method-assign] # allauth's documented way
@@ -35,6 +36,10 @@ urlpatterns = [
     path("console/", include("generations.console_billing_urls")),
     path("console/", include("generations.console_urls")),
     path("console/keys/", include("seedancee2.console.keys.urls")),
+    path("admin/visit/stop/", admin.site.admin_view(console_visits.stop), name="staff-visit-stop"),
+    # These two stand before the theme's own pages at the same addresses.
+    path("admin/search/", admin.site.admin_view(staff_search.page)),
+    path("admin/billing/rate/add/", admin.site.admin_view(staff_rates.add)),
     path("admin/", admin.site.urls),
     path("healthz", health.alive, name="healthz"),
     path("readyz", health.ready, name="readyz"),

@@ -1,68 +1,38 @@
-"""Deliveries and their attempts for the staff, to look at and to have sent again; no signing secret is shown."""
+"""Webhooks for the staff: deliveries to have sent again, endpoints to try; no signing secret is shown."""
 
 from typing import Any, cast
 
-from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin import helpers
 from django.db.models import QuerySet
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect, render
 from django.urls import reverse
-from unfold.admin import ModelAdmin, TabularInline
 from unfold.decorators import action
-from unfold.widgets import INPUT_CLASSES, UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
-from accounts.models import Organization, User
-from accounts.staff import ReadOnlyAdmin
+from accounts import audit
+from accounts.models import User
+from accounts.staff import ReadOnlyAdmin, ReadOnlyInline
 from seedancee2.api.errors import PublicError
-from webhooks import deliveries
-from webhooks.forms import MODES, RecoverForm
-from webhooks.models import Callback, Delivery, DeliveryAttempt
+from seedancee2.lib import clock
+from webhooks import deliveries, interventions, replies, samples
+from webhooks.admin_forms import DeliveryMadeFilter, ReasonForm, StaffRecoverForm, StaffSampleForm
+from webhooks.lookups import of_address
+from webhooks.models import Callback, Delivery, DeliveryAttempt, Endpoint
 
 
-class ReasonForm(forms.Form):
-    """Why a member of the staff does what a customer could do."""
-
-    reason = forms.CharField(
-        max_length=200, help_text="Kept in the history of what you change.", widget=UnfoldAdminTextInputWidget
-    )
-
-
-class StaffRecoverForm(RecoverForm, ReasonForm):
-    """Whose failed deliveries are sent again, and why."""
-
-    organization = forms.ModelChoiceField(Organization.objects.order_by("name"), widget=UnfoldAdminSelectWidget)
-    field_order = ("organization", "mode", "since", "reason")
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fields["mode"].widget = UnfoldAdminSelectWidget(choices=MODES)
-        self.fields["since"].widget.attrs["class"] = " ".join(INPUT_CLASSES)
-
-
-class DeliveryAttemptInline(TabularInline):
+class DeliveryAttemptInline(ReadOnlyInline):
     """What came of each POST."""
 
     model = DeliveryAttempt
     fields = ("number", "started_at", "duration_ms", "status_code", "error", "response_excerpt")
     readonly_fields = fields
     ordering = ("number",)
-    extra = 0
-    can_delete = False
     show_change_link = False
-
-    def has_add_permission(self, request: HttpRequest, obj: Delivery | None = None) -> bool:
-        """Nobody writes attempts by hand."""
-        return False
-
-    def has_change_permission(self, request: HttpRequest, obj: DeliveryAttempt | None = None) -> bool:
-        """Nobody rewrites what happened."""
-        return False
 
 
 @admin.register(Delivery)
-class DeliveryAdmin(ModelAdmin):
+class DeliveryAdmin(ReadOnlyAdmin):
     """Events on their way to customers."""
 
     list_display = (
@@ -75,12 +45,11 @@ class DeliveryAdmin(ModelAdmin):
         "due_at",
         "created_at",
     )
-    list_filter = ("state", "event", "is_test")
+    list_filter = ("state", DeliveryMadeFilter)
     list_select_related = ("organization",)
     search_fields = ("delivery_id__exact", "reference__exact")
     search_help_text = "The id of a delivery, or of the task that it tells of."
     ordering = ("-delivery_id",)
-    show_full_result_count = False
     fields = (
         "delivery_id",
         "organization",
@@ -103,7 +72,7 @@ class DeliveryAdmin(ModelAdmin):
     inlines = (DeliveryAttemptInline,)
     actions = ("redeliver_selected",)
     actions_detail = ("redeliver",)
-    actions_list = ("recover",)
+    actions_list = ("recover", "send_test")
 
     @admin.display(description="body")
     def body_text(self, delivery: Delivery) -> str:
@@ -138,7 +107,7 @@ class DeliveryAdmin(ModelAdmin):
             return redirect(back)
         context = {
             "title": "Send this webhook again?" if len(chosen) == 1 else f"Send {len(chosen)} webhooks again?",
-            "question": "The same body goes out under the same id; what had ended begins its 12 attempts anew.",
+            "text": "The same body goes out under the same id; what had ended begins its 12 attempts anew.",
             "verb": "Send again",
             "back": back,
             "items": [f"{row.pk} of {row.organization} to {row.url}" for row in chosen],
@@ -188,28 +157,148 @@ class DeliveryAdmin(ModelAdmin):
                 return redirect("admin:webhooks_delivery_changelist")
         context = {
             "title": "Recover failed webhooks",
-            "question": "Each begins its 12 attempts anew, under the id that it had.",
+            "text": "Each begins its 12 attempts anew, under the id that it had.",
             "verb": "Send them again",
             "back": reverse("admin:webhooks_delivery_changelist"),
             "form": form,
         }
         return self._ask(request, context)
 
-    def _ask(self, request: HttpRequest, context: dict[str, Any]) -> HttpResponse:
+    @action(description="Send a test", url_path="send-test", permissions=["redeliver"], icon="send")
+    def send_test(self, request: HttpRequest) -> HttpResponse:
+        """Try a customer's receiver with a sample, and show what it answered; nothing else is kept of it."""
+        form = StaffSampleForm(request.POST or None)
+        context: dict[str, Any] = {}
+        if form.is_valid():
+            organization, url, event = (form.cleaned_data[name] for name in ("organization", "url", "event"))
+            audit.note(
+                organization_id=organization.pk,
+                actor=cast(User, request.user),
+                action="webhook.tested",
+                target=url[:300],
+                after={"event": event},
+                reason=form.cleaned_data["reason"],
+            )
+            try:
+                context["sample"] = replies.sample(samples.send(organization=organization, url=url, event=event))
+            except PublicError as error:
+                form.add_error(None, error.message)
+        context |= {
+            "title": "Send a test webhook",
+            "text": "A sample of the event goes out once, signed as the organization's real ones are.",
+            "verb": "Send the test",
+            "back": reverse("admin:webhooks_delivery_changelist"),
+            "form": form,
+        }
+        return self._ask(request, context, template="admin/webhooks/test.html")
+
+    def _ask(
+        self, request: HttpRequest, context: dict[str, Any], template: str = "admin/staff/act.html"
+    ) -> HttpResponse:
         shared = self.admin_site.each_context(request) | {"opts": self.opts}
-        return render(request, "admin/webhooks/ask.html", shared | context)
+        return render(request, template, shared | context)
 
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        """Only the lifecycle makes deliveries."""
-        return False
 
-    def has_change_permission(self, request: HttpRequest, obj: Delivery | None = None) -> bool:
-        """Nobody rewrites what was or will be sent."""
-        return False
+class FailingFilter(admin.SimpleListFilter):
+    """Endpoints that fail, and those of them that are paused for it."""
 
-    def has_delete_permission(self, request: HttpRequest, obj: Delivery | None = None) -> bool:
-        """Nobody makes an event unsaid."""
-        return False
+    title = "state"
+    parameter_name = "state"
+
+    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, str]]:
+        """Offer what somebody looks for."""
+        return [("failing", "failing"), ("paused", "paused")]
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Endpoint]) -> QuerySet[Endpoint]:
+        """Keep those that fail; they have an index."""
+        if self.value() == "failing":
+            return queryset.filter(failing_since__isnull=False)
+        if self.value() == "paused":
+            return queryset.filter(failing_since__isnull=False, paused_until__gt=clock.now())
+        return queryset
+
+
+@admin.register(Endpoint)
+class EndpointAdmin(ReadOnlyAdmin):
+    """Where customers' webhooks go: an organization's scheme, host and port, with the breaker that spares it."""
+
+    list_display = (
+        "origin",
+        "organization",
+        "breaker",
+        "failure_count",
+        "failing_since",
+        "paused_until",
+        "last_error",
+    )
+    list_filter = (FailingFilter,)
+    list_select_related = ("organization",)
+    search_fields = ("origin",)
+    search_help_text = "A host, or a whole callback URL."
+    ordering = ("-pk",)
+    fields = (
+        "organization",
+        "origin",
+        "breaker",
+        "standing",
+        "failure_count",
+        "failing_since",
+        "last_error",
+        "trip_count",
+        "paused_until",
+        "told_at",
+    )
+    actions_detail = ("try_now",)
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Endpoint], search_term: str
+    ) -> tuple[QuerySet[Endpoint], bool]:
+        """Find the endpoints of an address."""
+        if not search_term.strip():
+            return queryset, False
+        found = of_address(search_term.strip())
+        return (queryset.filter(found) if found is not None else queryset.none()), False
+
+    @admin.display(description="Breaker")
+    def breaker(self, endpoint: Endpoint) -> str:
+        """Say in a word whether anything is sent there."""
+        if endpoint.paused_until is None:
+            return "closed"
+        return "open" if endpoint.paused_until > clock.now() else "half-open"
+
+    def has_try_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
+        """Who may have a paused endpoint tried: those who may have deliveries sent again."""
+        return bool(request.user.has_perms(("webhooks.redeliver_delivery", "webhooks.view_endpoint")))
+
+    @action(description="Try now", url_path="try-now", permissions=["try"], icon="sync")
+    def try_now(self, request: HttpRequest, object_id: str) -> HttpResponse:
+        """Ask why, then let one delivery through the pause."""
+        endpoint = self.get_object(request, object_id)
+        if endpoint is None:
+            raise Http404
+        back = reverse("admin:webhooks_endpoint_change", args=[endpoint.pk])
+        form = ReasonForm(request.POST or None)
+        if form.is_valid():
+            try:
+                interventions.try_now(
+                    endpoint_id=endpoint.pk, actor=cast(User, request.user), reason=form.cleaned_data["reason"]
+                )
+            except interventions.NotPossible as error:
+                self.message_user(request, str(error), messages.ERROR)
+            else:
+                self.message_user(request, f"{endpoint.origin} is tried now.", messages.SUCCESS)
+            return redirect(back)
+        context = self.admin_site.each_context(request) | {
+            "opts": self.opts,
+            "original": endpoint,
+            "title": f"Try now: {endpoint.origin}",
+            "text": "The next of its deliveries goes out at once, as a probe. If it arrives, the pause ends and every "
+            "failure is forgotten; if not, the endpoint is paused again, for longer.",
+            "verb": "Try now",
+            "back": back,
+            "form": form,
+        }
+        return render(request, "admin/staff/act.html", context)
 
 
 @admin.register(Callback)

@@ -191,6 +191,13 @@ class Delivery(models.Model):
                 condition=Q(leased_until__isnull=False),
                 name="webhooks_delivery_held",
             ),
+            # The staff's list of those that are on their way or were given up, newest first.
+            models.Index(
+                F("state"),
+                F("delivery_id").desc(),
+                condition=~Q(state="delivered"),
+                name="webhooks_delivery_undelivered",
+            ),
             # Serves pruning.prune() and the alarms.
             models.Index(
                 fields=["state", "finished_at"],
@@ -275,7 +282,11 @@ class Callback(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["job", "body_sha256", "verdict"], name="webhooks_callback_once"),
         ]
-        indexes = [models.Index(fields=["received_at"], name="webhooks_callback_received")]
+        indexes = [
+            models.Index(fields=["received_at"], name="webhooks_callback_received"),
+            # The staff's list of one verdict, newest first.
+            models.Index(F("verdict"), F("id").desc(), name="webhooks_callback_verdict"),
+        ]
 
     def __str__(self) -> str:
         return f"callback about job {self.job_id}"

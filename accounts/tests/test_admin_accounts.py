@@ -16,6 +16,7 @@ from seedancee2.api.errors import InvalidApiKey
 
 pytestmark = pytest.mark.django_db
 
+WHY = "asked by mail"
 SECRET = re.compile(r"sk_seedancee2_(?:live|test)_[0-9A-Za-z]{38}")
 
 
@@ -103,7 +104,9 @@ def test_a_membership_is_given_on_the_organizations_page(client: Client, organiz
 def test_a_key_is_issued_and_its_secret_shown_once(client: Client, staff: User, organization: Organization) -> None:
     page = address("organization", organization, "issue-key")
     assert "no-store" in client.get(page)["Cache-Control"]
-    reply = client.post(page, {"name": "first", "mode": "live"})
+    assert client.post(page, {"name": "first", "mode": "live"}).status_code == 200
+    assert not ApiKey.objects.exists()  # not without a reason
+    reply = client.post(page, {"name": "first", "mode": "live", "reason": WHY})
     [secret] = set(SECRET.findall(reply.content.decode()))
     assert "no-store" in reply["Cache-Control"]
     assert keys.authenticate(secret).organization_id == organization.pk
@@ -113,14 +116,16 @@ def test_a_key_is_issued_and_its_secret_shown_once(client: Client, staff: User, 
     assert secret not in change
     assert bytes(key.digest).hex() not in change
     assert not SECRET.search(client.get(page).content.decode())
-    assert secret not in str(list(LogEntry.objects.values()))
+    assert secret not in str([*LogEntry.objects.values(), *AuditEntry.objects.values()])
+    assert AuditEntry.objects.get().reason == WHY
 
 
 def test_what_the_domain_refuses_is_told(client: Client, organization: Organization) -> None:
     page = address("organization", organization, "issue-key")
-    reply = client.post(page, {"name": "a\tb", "mode": "live"})
+    reply = client.post(page, {"name": "a\tb", "mode": "live", "reason": WHY})
     assert "printable" in reply.content.decode()
-    assert client.post(page, {"name": "k", "mode": "live", "expires_on": "2020-01-01"}).status_code == 200
+    past = {"name": "k", "mode": "live", "reason": WHY, "expires_on": "2020-01-01"}
+    assert client.post(page, past).status_code == 200
     assert not ApiKey.objects.exists()
     assert client.get("/admin/accounts/organization/999999/issue-key/").status_code == 404
 
@@ -128,28 +133,38 @@ def test_what_the_domain_refuses_is_told(client: Client, organization: Organizat
 def test_an_organization_is_suspended_and_reinstated(client: Client, organization: Organization) -> None:
     secret = issue_key(organization)
     suspend, reinstate = (address("organization", organization, page) for page in ("suspend", "reinstate"))
-    assert client.get(suspend).status_code == 200
+    assert "keys that work: 1; open tasks: 0" in client.get(suspend).content.decode()
+    assert client.post(suspend).status_code == 200
     assert keys.authenticate(secret)
     assert client.get(reinstate).status_code == 403
-    assert client.post(suspend).status_code == 302
+    assert client.post(suspend, {"reason": WHY}).status_code == 302
     with pytest.raises(InvalidApiKey):
         keys.authenticate(secret)
-    assert client.post(suspend).status_code == 403
-    assert client.post(reinstate).status_code == 302
+    assert client.post(suspend, {"reason": WHY}).status_code == 403
+    assert client.post(reinstate, {"reason": "paid"}).status_code == 302
     assert keys.authenticate(secret)
     assert LogEntry.objects.count() == 2
+    assert list(AuditEntry.objects.order_by("pk").values_list("action", "reason"))[-2:] == [
+        ("organization.suspended", WHY),
+        ("organization.reinstated", "paid"),
+    ]
 
 
 def test_a_key_is_revoked_after_a_question(client: Client, staff: User, organization: Organization) -> None:
     issue_key(organization)
     key = ApiKey.objects.get()
     page = address("apikey", key, "revoke")
-    assert b"cannot be undone" in client.get(page).content
+    question = client.get(page).content.decode()
+    assert f"Type “{key.last_four}” to confirm" in question
+    assert "_selected_action" not in question
+    assert client.post(page, {"reason": WHY, "confirm": "no"}).status_code == 200
+    assert client.post(page, {"confirm": key.last_four}).status_code == 200
     key.refresh_from_db()
     assert key.state == "active"
-    assert client.post(page).status_code == 302
+    assert client.post(page, {"reason": WHY, "confirm": key.last_four}).status_code == 302
     key.refresh_from_db()
     assert (key.state, key.revoked_by) == ("revoked", staff)
+    assert AuditEntry.objects.get(action="key.revoked").reason == WHY
     assert client.get(page).status_code == 403
 
 
@@ -160,9 +175,14 @@ def test_chosen_keys_are_revoked_after_a_question(client: Client, organization: 
     chosen = {"action": "revoke_selected", "_selected_action": [first.pk, second.pk]}
     question = client.post("/admin/accounts/apikey/", chosen)
     assert b"Revoke 2 keys?" in question.content
+    assert f"…{second.last_four} of Northwind, never used" in question.content.decode()
+    for answer in ({"confirm": "3", "reason": WHY}, {"confirm": "2"}):
+        assert client.post("/admin/accounts/apikey/", chosen | {"confirmed": "yes"} | answer).status_code == 200
     assert not ApiKey.objects.filter(revoked_at__isnull=False).exists()
-    assert client.post("/admin/accounts/apikey/", chosen | {"confirmed": "yes"}).status_code == 302
+    answer = {"confirmed": "yes", "confirm": "2", "reason": WHY}
+    assert client.post("/admin/accounts/apikey/", chosen | answer).status_code == 302
     assert list(ApiKey.objects.filter(revoked_at__isnull=True)) == [third]
+    assert AuditEntry.objects.filter(action="key.revoked", reason=WHY).count() == 2
 
 
 def test_facts_of_a_key_cannot_be_changed_and_no_key_or_organization_deleted(
@@ -225,7 +245,7 @@ def test_a_form_from_elsewhere_changes_nothing(staff: User, organization: Organi
         address("organization", organization, "suspend"),
         address("apikey", key, "revoke"),
     ):
-        assert client.post(page, {"name": "k", "mode": "live"}).status_code == 403
+        assert client.post(page, {"name": "k", "mode": "live", "reason": WHY}).status_code == 403
     key.refresh_from_db()
     assert key.state == "active"
     assert ApiKey.objects.count() == 1
@@ -260,12 +280,12 @@ def test_what_staff_change_stands_in_the_customers_audit_log(
     assert Membership.objects.get().role == "owner"
     MembershipFactory.create(organization=organization, role="owner")
     client.post(form_page, {**facts, "create_rate_limit": "60", **inline})
-    client.post(address("organization", organization, "issue-key"), {"name": "first", "mode": "live"})
+    client.post(address("organization", organization, "issue-key"), {"name": "first", "mode": "live", "reason": WHY})
     key = ApiKey.objects.get()
     client.post(address("apikey", key, "change"), {"monthly_credit_cap": "70", "create_rate_limit": ""})
-    client.post(address("apikey", key, "revoke"))
-    client.post(address("organization", organization, "suspend"))
-    client.post(address("organization", organization, "suspend"))
+    client.post(address("apikey", key, "revoke"), {"reason": WHY, "confirm": key.last_four})
+    client.post(address("organization", organization, "suspend"), {"reason": WHY})
+    client.post(address("organization", organization, "suspend"), {"reason": WHY})
 
     entries = AuditEntry.objects.filter(organization=organization).order_by("pk")
     assert [(entry.action, entry.before, entry.after) for entry in entries] == [

@@ -9,6 +9,7 @@ from billing import adjustments, ledger
 from billing.models import Adjustment
 from generations.models import PublicModel
 from generations.tests.factories import create_generation, funded_organization
+from providers.models import UpstreamJob
 
 pytestmark = pytest.mark.django_db
 
@@ -43,13 +44,14 @@ def test_nobody_adds_changes_or_deletes_what_the_system_writes(client, staff, na
     assert client.get(reverse(f"admin:{name}_add")).status_code == 403
 
 
-def test_a_task_shows_what_was_asked_and_where_its_rows_are(client, staff):
+def test_a_task_shows_what_was_asked_and_all_that_is_known_of_it(client, staff):
     generation = create_generation(funded_organization(), metadata={"job": "<script>alert(1)</script>"})
 
     page = client.get(reverse("admin:generations_generation_change", args=[generation.pk])).content.decode()
 
-    assert f"/admin/providers/upstreamjob/?q={generation.pk}" in page
     assert "<script>alert(1)</script>" not in page
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page
+    assert f"/admin/providers/upstreamjob/{UpstreamJob.objects.get().pk}/change/" in page
     jobs = client.get(f"/admin/providers/upstreamjob/?q={generation.pk}").content.decode()
     assert f"{generation.pk}#1" in jobs
 
@@ -66,12 +68,25 @@ def test_credits_are_adjusted_with_a_reason_and_a_large_amount_needs_two(client,
     organization, stranger = funded_organization(10), funded_organization(10)
     url = reverse("admin:billing_creditaccount_adjust", args=[organization.pk])
 
-    client.post(url, {"amount": "50", "reason": "goodwill", "reference": "adj_1"})
-    client.post(url, {"amount": "50", "reason": "goodwill", "reference": "adj_1"})
-    client.post(url, {"amount": "500", "reason": "bought", "reference": "adj_2"})
-    for wrong in ({"amount": "0"}, {"amount": "9" * 20}, {"reason": ""}):
-        values = {"amount": "5", "reason": "x", "reference": "adj_3", **wrong}
-        assert client.post(url, values).status_code == 200
+    small = {"amount": "50", "kind": "Goodwill", "reason": "slow week", "reference": "adj_1"}
+    large = {"amount": "500", "kind": "Purchase", "reason": "invoice 7", "reference": "adj_2"}
+
+    preview = client.post(url, small).content.decode()
+    assert "<dt>Available afterwards</dt><dd>60</dd>" in preview
+    assert "second person" not in preview
+    assert "waits until a second person approves it" in client.post(url, large).content.decode()
+    assert "<dt>" not in client.post(url, small | {"seen": "50", "back": ""}).content.decode()
+    # What was shown was another amount.
+    assert "<dd>61</dd>" in client.post(url, small | {"amount": "51", "seen": "50"}).content.decode()
+    assert (Adjustment.objects.count(), ledger.balance(organization_id=organization.pk)) == (0, (10, 0))
+
+    for _ in range(2):
+        assert client.post(url, small | {"seen": "50"}).status_code == 302
+    assert "/adjustment/" in client.post(url, large | {"seen": "500"})["Location"]
+    for wrong in ({"amount": "0"}, {"amount": "9" * 20}, {"reason": ""}, {"kind": "Whim"}, {"amount": "-61"}):
+        values = {"amount": "5", "kind": "Other", "reason": "x", "reference": "adj_3", **wrong}
+        assert client.post(url, values | {"seen": values["amount"]}).status_code == 200
+    assert Adjustment.objects.get(pk="adj_1").reason == "Goodwill: slow week"
     assert ledger.balance(organization_id=organization.pk) == (60, 0)
 
     approval = reverse("admin:billing_adjustment_approve", args=["adj_2"])

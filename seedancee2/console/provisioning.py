@@ -4,7 +4,7 @@ import dataclasses
 
 from django.db import IntegrityError, transaction
 
-from accounts import keys
+from accounts import audit, keys
 from accounts.models import ApiKey, Organization
 from billing import ledger
 from seedancee2.api.errors import InvalidRequest
@@ -85,12 +85,21 @@ def issue_key(
         organization = ensure_organization(name=organization_name)
         issued = keys.issue(organization=organization, name=name, mode=mode, create_rate_limit=create_rate_limit)
         if credits:
-            ledger.grant(
+            entry = ledger.grant(
                 organization_id=organization.pk,
                 amount=credits,
                 reference=ids.new("grt"),
                 actor=actor,
                 reason=f"With key {issued.key}",
+            )
+            audit.note(
+                organization_id=organization.pk,
+                actor=None,
+                actor_name=actor,
+                action="credits.granted",
+                target=entry.reference,
+                after={"amount": credits},
+                reason=entry.reason,
             )
         available, _ = ledger.balance(organization_id=organization.pk)
         return Issued(

@@ -36,11 +36,32 @@ def unseal(sealed: bytes) -> str:
         raise UnreadableSecret("Add the key that sealed this secret to FIELD_ENCRYPTION_KEYS.") from error
 
 
+def reseal(sealed: bytes) -> bytes | None:
+    """Encrypt with the newest key what another one sealed; None where the newest one did.
+
+    Raises:
+        UnreadableSecret: no configured key opens it.
+    """
+    try:
+        _newest().decrypt(bytes(sealed))
+    except InvalidToken:
+        return seal(unseal(sealed))
+    return None
+
+
+def _newest() -> Fernet:
+    return _newest_for(tuple(settings.FIELD_ENCRYPTION_KEYS), settings.SECRET_KEY)
+
+
 def _fernet() -> MultiFernet:
     return _fernet_for(tuple(settings.FIELD_ENCRYPTION_KEYS), settings.SECRET_KEY)
 
 
 @functools.lru_cache(maxsize=4)
 def _fernet_for(keys: tuple[str, ...], _secret_key: str) -> MultiFernet:
-    configured = [Fernet(key) for key in keys]
-    return MultiFernet(configured or [Fernet(base64.urlsafe_b64encode(derive("field encryption")))])
+    return MultiFernet([Fernet(key) for key in keys] or [_newest_for(keys, _secret_key)])
+
+
+@functools.lru_cache(maxsize=4)
+def _newest_for(keys: tuple[str, ...], _secret_key: str) -> Fernet:
+    return Fernet(keys[0] if keys else base64.urlsafe_b64encode(derive("field encryption")))

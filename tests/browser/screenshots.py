@@ -69,6 +69,28 @@ SIGNED_IN = [
     "account_logout",
 ]
 
+# Of the staff; `{organization}`, `{key}` and `{task}` are those of the demo customer.
+STAFF = [
+    ("staff-front", "/admin/"),
+    ("staff-organizations", "/admin/accounts/organization/"),
+    ("staff-organization", "/admin/accounts/organization/{organization}/change/"),
+    ("staff-issue-key", "/admin/accounts/organization/{organization}/issue-key/"),
+    ("staff-note", "/admin/accounts/organization/{organization}/note/"),
+    ("staff-revoke-all", "/admin/accounts/organization/{organization}/revoke-all/"),
+    ("staff-suspend", "/admin/accounts/organization/{organization}/suspend/"),
+    ("staff-act-as", "/admin/accounts/organization/{organization}/act-as/"),
+    ("staff-adjust", "/admin/billing/creditaccount/{organization}/adjust/"),
+    ("staff-key", "/admin/accounts/apikey/{key}/change/"),
+    ("staff-revoke", "/admin/accounts/apikey/{key}/revoke/"),
+    ("staff-task", "/admin/generations/generation/{task}/change/"),
+    ("staff-audit", "/admin/accounts/auditentry/"),
+]
+VISITED = [
+    ("visit-home", "/console/"),
+    ("visit-billing", "/console/billing/"),
+    ("visit-refused", "/console/playground/"),
+]
+
 _FIND = """
 import json
 from django.urls import NoReverseMatch, reverse
@@ -85,7 +107,15 @@ print(json.dumps(found))
 _MAKE_CUSTOMER = """
 from accounts.models import Membership, Organization, User
 user = User.objects.create_user({email!r}, {password!r}, name="Demo Customer")
-Membership.objects.create(user=user, organization=Organization.objects.get(name="demo"), role="owner")
+demo = Organization.objects.get(name="demo")
+Membership.objects.create(user=user, organization=demo, role="owner")
+staff = User.objects.filter(is_superuser=True).first()
+from accounts import notes
+from billing import adjustments, topups
+notes.write(organization=demo, author=staff, text="Pays by invoice, thirty days.\\nCall Ada before a change of prices.")
+adjustments.request(organization_id=demo.pk, amount=50_000, reason="Purchase: invoice 7", requested_by="user:0")
+topups.ask(organization_id=demo.pk, amount=5_000, note="for the launch in June", asked_by=user)
+print(demo.pk, demo.api_keys.first().pk)
 """
 
 
@@ -103,8 +133,31 @@ def take(browser: Browser, base_url: str, addresses: dict[str, str]) -> int:
     for scheme in SCHEMES:
         page = browser.new_context(base_url=base_url, color_scheme=scheme).new_page()  # type: ignore[arg-type]
         count += sum(_photograph(page, Shot(*entry), scheme) for entry in OPEN)
-        _sign_in(page)
+        _sign_in(page, *DEMO)
         count += sum(_photograph(page, Shot(*entry), scheme) for entry in addresses.items())
+        page.context.close()
+    return count
+
+
+def take_of_staff(browser: Browser, run: dict[str, Any], base_url: str, addresses: dict[str, str]) -> int:
+    """Write the pictures of the staff's pages and of what a visitor sees, and return how many."""
+    count = 0
+    person = (run["staff_email"], run["staff_password"])
+    for scheme in SCHEMES:
+        page = browser.new_context(base_url=base_url, color_scheme=scheme).new_page()  # type: ignore[arg-type]
+        _sign_in(page, *person)
+        count += sum(_photograph(page, Shot(*entry), scheme) for entry in addresses.items())
+        page.goto(addresses["staff-adjust"])
+        page.get_by_label("Amount").fill("20000")
+        page.locator("select[name=kind]").select_option("Goodwill")
+        page.get_by_label("In words").fill("a slow week")
+        page.get_by_role("button", name="Show what it does").click()
+        page.get_by_text("Available afterwards").wait_for()
+        count += _shoot(page, Shot("staff-adjust-preview", page.url), scheme)
+        page.goto(addresses["staff-act-as"])
+        page.get_by_label("Reason").fill("for a picture")
+        page.get_by_role("button", name="Look as customer").click()
+        count += sum(_photograph(page, Shot(*entry), scheme) for entry in VISITED)
         page.context.close()
     return count
 
@@ -115,8 +168,12 @@ def _photograph(page: Page, shot: Shot, scheme: str) -> int:
     if status == 404 and shot.name != "not-found":
         print(f"  {shot.address} is not served yet")
         return 0
-    if status >= 400 and status != 404:
+    if status >= 400 and status != 404 and shot.name != "visit-refused":
         raise SystemExit(f"{shot.address} answers {status}.")
+    return _shoot(page, shot, scheme)
+
+
+def _shoot(page: Page, shot: Shot, scheme: str) -> int:
     for width, (across, down) in WIDTHS.items():
         page.set_viewport_size({"width": across, "height": down})
         page.screenshot(path=FOLDER / f"{shot.name}-{scheme}-{width}.png", full_page=True)
@@ -130,8 +187,7 @@ def _hold_to_width(page: Page, shot: Shot, across: int) -> None:
         print(f"  {shot.address} is {needed} pixels wide on a screen of {across}")
 
 
-def _sign_in(page: Page) -> None:
-    email, password = DEMO
+def _sign_in(page: Page, email: str, password: str) -> None:
     page.goto("/accounts/login/")
     page.get_by_label("E-mail address").fill(email)
     page.get_by_role("textbox", name="Password").fill(password)
@@ -179,14 +235,20 @@ def main() -> None:
         system = LocalSystem(Path(folder) / "seedancee2")
         try:
             run = system.start()
-            system.manage("shell", "-c", _MAKE_CUSTOMER.format(email=DEMO[0], password=DEMO[1]))
-            find = _FIND.format(names=SIGNED_IN, task_id=_make_videos(run))
+            make = _MAKE_CUSTOMER.format(email=DEMO[0], password=DEMO[1])
+            organization, key = system.manage("shell", "-v", "0", "-c", make).splitlines()[-1].split()
+            task_id = _make_videos(run)
+            find = _FIND.format(names=SIGNED_IN, task_id=task_id)
+            of_staff = {
+                name: address.format(organization=organization, key=key, task=task_id) for name, address in STAFF
+            }
             addresses = json.loads(system.manage("shell", "-v", "0", "-c", find).splitlines()[-1])
             for name in SIGNED_IN:
                 if name not in addresses:
                     print(f"  {name} is not served yet")
             with chromium.launched(path) as browser:
-                count = take(browser, run["base_url"].replace("127.0.0.1", "localhost"), addresses)
+                base_url = run["base_url"].replace("127.0.0.1", "localhost")
+                count = take(browser, base_url, addresses) + take_of_staff(browser, run, base_url, of_staff)
         finally:
             system.stop()
     print(f"{count} pictures in {FOLDER}")

@@ -4,15 +4,18 @@ import datetime as dt
 from typing import Any
 
 import pytest
+from django.conf import LazySettings
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission
 from django.test import Client
 
-from accounts.models import User
-from seedancee2.lib import clock
+from accounts.models import AuditEntry, User
+from accounts.tests.factories import OrganizationFactory
+from seedancee2.lib import clock, ids
+from tests.receivers import Receiver
 from webhooks import secrets
-from webhooks.models import Delivery, DeliveryAttempt, SigningSecret
+from webhooks.models import Delivery, DeliveryAttempt, Endpoint, SigningSecret
 from webhooks.tests.factories import DeliveryFactory
 
 pytestmark = pytest.mark.django_db
@@ -129,12 +132,77 @@ def test_what_failed_is_recovered_for_one_organization_with_a_reason_in_its_hist
     assert b"This field is required" in staff.post(address, form | {"reason": ""}).content
     assert b"within the last 30 days" in staff.post(address, form | {"since": "2020-01-01T00:00"}).content
     assert histories() == []
-    page = staff.post(address, form, follow=True)
+    assert b"No organization has this name" in staff.post(address, form | {"organization": "Nobody"}).content
+    page = staff.post(address, form | {"organization": f" {row.organization.name.upper()} "}, follow=True)
 
     assert b"1 failed webhook is being sent again." in page.content
     states = dict(Delivery.objects.values_list("pk", "state"))
     assert states == {row.pk: "pending", other.pk: "abandoned", test.pk: "abandoned"}
     assert histories() == [(str(row.organization_id), "Recovered 1 failed webhooks: their receiver is back")]
+
+
+def paused(**values: Any) -> Endpoint:
+    DeliveryFactory.create(**values)
+    later = clock.now() + dt.timedelta(minutes=20)
+    Endpoint.objects.update(failing_since=clock.now(), failure_count=9, paused_until=later, due_at=later)
+    return Endpoint.objects.latest("pk")
+
+
+def test_a_paused_endpoint_is_tried_with_a_reason_and_no_other(staff: Client) -> None:
+    endpoint = paused()
+    other = paused(url="https://other.example/hook")
+    address = f"/admin/webhooks/endpoint/{endpoint.pk}/try-now/"
+
+    assert "open" in staff.get(f"/admin/webhooks/endpoint/{endpoint.pk}/change/").content.decode()
+    assert b"This field is required" in staff.post(address, {"reason": ""}).content
+    assert AuditEntry.objects.count() == 0
+    assert b"is tried now" in staff.post(address, {"reason": "they mended it"}, follow=True).content
+
+    endpoint.refresh_from_db()
+    assert endpoint.due_at is not None
+    assert endpoint.due_at <= clock.now()
+    assert Endpoint.objects.get(pk=other.pk).paused_until == other.paused_until
+    entry = AuditEntry.objects.get()
+    assert (entry.action, entry.target, entry.reason) == ("endpoint.tried", endpoint.origin, "they mended it")
+    assert b"is not paused" in staff.post(address, {"reason": "again"}, follow=True).content
+    assert AuditEntry.objects.count() == 1
+
+
+@pytest.mark.parametrize(
+    ("query", "is_found"), [("q=customer.example", True), ("q=other.example", False), ("state=paused", True)]
+)
+def test_endpoints_are_found_by_host_and_state(staff: Client, query: str, is_found: bool) -> None:
+    endpoint = paused()
+
+    page = staff.get(f"/admin/webhooks/endpoint/?{query}").content.decode()
+
+    assert (f"/admin/webhooks/endpoint/{endpoint.pk}/change/" in page) is is_found
+
+
+def test_a_test_webhook_is_sent_once_and_its_answer_shown(staff: Client, settings: LazySettings) -> None:
+    organization = OrganizationFactory.create()
+    form = {"organization": organization.name, "event": "video.generation.failed", "reason": "ticket 9"}
+    settings.OUTBOUND_ALLOWED_HOSTS = ["127.0.0.1"]
+    with Receiver() as receiver:
+        page = staff.post("/admin/webhooks/delivery/send-test/", form | {"url": receiver.url()}).content.decode()
+
+    assert "It arrived." in page
+    assert len(receiver.requests) == 1
+    entry = AuditEntry.objects.get()
+    assert (entry.action, entry.organization_id, entry.reason) == ("webhook.tested", organization.pk, "ticket 9")
+    assert Delivery.objects.count() == 0
+    private = staff.post("/admin/webhooks/delivery/send-test/", form | {"url": "http://10.0.0.1/"}).content.decode()
+    assert "The URL" in private
+    assert AuditEntry.objects.count() == 1
+
+
+def test_deliveries_are_narrowed_by_when_they_were_written(staff: Client) -> None:
+    new = DeliveryFactory.create()
+    old = DeliveryFactory.create(delivery_id=ids.first("dlv", at=clock.now() - dt.timedelta(days=2)))
+
+    for made, count in (("hour", 1), ("day", 1), ("3days", 2), ("nonsense", 2)):
+        page = staff.get("/admin/webhooks/delivery/", {"made": made}).content.decode()
+        assert (new.pk in page, old.pk in page) == (True, count == 2), made
 
 
 def test_only_those_with_the_permission_may_send_again(client: Client) -> None:
