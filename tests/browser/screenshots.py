@@ -69,7 +69,7 @@ SIGNED_IN = [
     "account_logout",
 ]
 
-# Of the staff; `{organization}`, `{key}` and `{task}` are those of the demo customer.
+# Of the staff; `{organization}`, `{key}` and `{task}` are those of the demo customer, `{channel}` is the sandbox.
 STAFF = [
     ("staff-front", "/admin/"),
     ("staff-organizations", "/admin/accounts/organization/"),
@@ -84,6 +84,27 @@ STAFF = [
     ("staff-revoke", "/admin/accounts/apikey/{key}/revoke/"),
     ("staff-task", "/admin/generations/generation/{task}/change/"),
     ("staff-audit", "/admin/accounts/auditentry/"),
+    ("staff-search", "/admin/search/?q=demo"),
+    ("staff-tasks", "/admin/generations/generation/"),
+    ("staff-refund", "/admin/generations/generation/{task}/refund/"),
+    ("staff-jobs", "/admin/providers/upstreamjob/"),
+    ("staff-channels", "/admin/providers/channel/"),
+    ("staff-channel", "/admin/providers/channel/{channel}/change/"),
+    ("staff-drain", "/admin/providers/channel/{channel}/drain/"),
+    ("staff-test-call", "/admin/providers/channel/{channel}/test-call/"),
+    ("staff-routes", "/admin/providers/route/"),
+    ("staff-rates", "/admin/billing/rate/"),
+    ("staff-rate", "/admin/billing/rate/add/"),
+    ("staff-accounts", "/admin/billing/creditaccount/"),
+    ("staff-ledger", "/admin/billing/ledgerentry/"),
+    ("staff-adjustments", "/admin/billing/adjustment/"),
+    ("staff-top-ups", "/admin/billing/topuprequest/"),
+    ("staff-findings", "/admin/billing/finding/"),
+    ("staff-deliveries", "/admin/webhooks/delivery/"),
+    ("staff-endpoints", "/admin/webhooks/endpoint/"),
+    ("staff-callbacks", "/admin/webhooks/callback/"),
+    ("staff-people", "/admin/accounts/user/"),
+    ("staff-groups", "/admin/auth/group/"),
 ]
 VISITED = [
     ("visit-home", "/console/"),
@@ -115,7 +136,8 @@ from billing import adjustments, topups
 notes.write(organization=demo, author=staff, text="Pays by invoice, thirty days.\\nCall Ada before a change of prices.")
 adjustments.request(organization_id=demo.pk, amount=50_000, reason="Purchase: invoice 7", requested_by="user:0")
 topups.ask(organization_id=demo.pk, amount=5_000, note="for the launch in June", asked_by=user)
-print(demo.pk, demo.api_keys.first().pk)
+from providers.models import Channel
+print(demo.pk, demo.api_keys.first().pk, Channel.objects.get(name="sandbox").pk)
 """
 
 
@@ -236,12 +258,11 @@ def main() -> None:
         try:
             run = system.start()
             make = _MAKE_CUSTOMER.format(email=DEMO[0], password=DEMO[1])
-            organization, key = system.manage("shell", "-v", "0", "-c", make).splitlines()[-1].split()
+            organization, key, channel = system.manage("shell", "-v", "0", "-c", make).splitlines()[-1].split()
             task_id = _make_videos(run)
             find = _FIND.format(names=SIGNED_IN, task_id=task_id)
-            of_staff = {
-                name: address.format(organization=organization, key=key, task=task_id) for name, address in STAFF
-            }
+            known = {"organization": organization, "key": key, "task": task_id, "channel": channel}
+            of_staff = {name: address.format(**known) for name, address in STAFF}
             addresses = json.loads(system.manage("shell", "-v", "0", "-c", find).splitlines()[-1])
             for name in SIGNED_IN:
                 if name not in addresses:
