@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from allauth.account.adapter import get_adapter
 from django.core.exceptions import ImproperlyConfigured, PermissionDenied
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.http.response import HttpResponseBase
 
@@ -15,6 +16,11 @@ from accounts.models import AuditEntry, User
 _request: ContextVar[HttpRequest | None] = ContextVar("request", default=None)
 
 SYSTEM: Final = "system"
+# Steps of the staff towards a correction, which may come to nothing; what moves is told as `credits.adjusted`.
+INTERNAL: Final = (
+    *("credits.adjustment_requested", "credits.adjustment_approved", "credits.adjustment_declined"),
+    "credits.request_awaits_approval",
+)
 
 
 def note(
@@ -53,6 +59,11 @@ def differences(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[di
     """Return of two descriptions what differs, as it was and as it is; a name that one of them lacks is None there."""
     names = [name for name in {**before, **after} if before.get(name) != after.get(name)]
     return {name: before.get(name) for name in names}, {name: after.get(name) for name in names}
+
+
+def told_to_customer(organization_id: int) -> QuerySet[AuditEntry]:
+    """Select what an organization's own people may read of their log: all but what our staff weigh among themselves."""
+    return AuditEntry.objects.filter(organization=organization_id).exclude(action__in=INTERNAL)
 
 
 class AuditMiddleware:

@@ -3,6 +3,7 @@
 import contextlib
 import functools
 from typing import Any, ClassVar
+from urllib.parse import urlencode
 
 from django.conf import settings
 from django.contrib.auth.views import redirect_to_login
@@ -10,7 +11,7 @@ from django.core.exceptions import PermissionDenied
 from django.db.models.functions import Lower
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
-from django.shortcuts import render
+from django.shortcuts import redirect, render
 from django.urls import NoReverseMatch, reverse
 from django.utils.cache import add_never_cache_headers
 from django.views import View
@@ -110,6 +111,11 @@ class ConsoleView(View):
     def may(self, permission: roles.Permission) -> bool:
         """Tell whether the person may do something in this organization."""
         return roles.may(self.membership, permission)
+
+    def to(self, name: str, *args: str | int, anchor: str = "", **parameters: str) -> HttpResponse:
+        """Lead to a page of the same organization, whichever another tab has switched to."""
+        query = urlencode({"organization": self.membership.organization_id, **parameters})
+        return redirect(f"{reverse(name, args=args)}?{query}{f'#{anchor}' if anchor else ''}")
 
     def page(self, template: str, **context: Any) -> HttpResponse:
         """Render a console page."""

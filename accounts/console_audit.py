@@ -1,20 +1,19 @@
 """The console's page of the audit log: newest first, with filters in the address, and as CSV."""
 
-import csv
 import datetime as dt
-import io
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple
 
 from django import forms
 from django.db.models import QuerySet
-from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
+from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from django.utils.http import urlencode
 
 from accounts import audit, roles
 from accounts.console import ConsoleView
 from accounts.models import AuditEntry
+from seedancee2.lib import spreadsheets
 
 ON_A_PAGE = 50
 IN_A_CHUNK = 1000
@@ -58,7 +57,7 @@ class AuditView(ConsoleView):
 
     def get(self, request: HttpRequest) -> HttpResponseBase:
         """Show a page of the log, or all that the filters let through as CSV."""
-        everything = AuditEntry.objects.filter(organization=self.membership.organization_id)
+        everything = audit.told_to_customer(self.membership.organization_id)
         form = Filters(request.GET, people=_people(everything), actions=_actions(everything))
         form.is_valid()
         entries = _filtered(everything, form.cleaned_data).order_by("-pk")
@@ -72,15 +71,16 @@ class AuditView(ConsoleView):
             entries = entries.filter(pk__lt=int(before))
         found = list(entries[: ON_A_PAGE + 1])
         kept = {name: self.request.GET[name] for name in _PARAMETERS if self.request.GET.get(name)}
+        here = {"organization": str(self.membership.organization_id)}
         more = {**kept, "before": str(found[ON_A_PAGE - 1].pk)} if len(found) > ON_A_PAGE else None
         return self.page(
             "console/audit.html",
             form=form,
             is_filtered=bool(kept),
             entries=[shown(entry) for entry in found[:ON_A_PAGE]],
-            newest=f"?{urlencode(kept)}" if before else None,
-            older=f"?{urlencode(more)}" if more else None,
-            download=f"?{urlencode({**kept, 'format': 'csv'})}",
+            newest=f"?{urlencode({**here, **kept})}" if before else None,
+            older=f"?{urlencode({**more, **here})}" if more else None,
+            download=f"?{urlencode({**here, **kept, 'format': 'csv'})}",
         )
 
 
@@ -146,17 +146,14 @@ def _text(value: object) -> str:
     return ", ".join(map(_text, value)) if isinstance(value, list) else str(value)
 
 
-def _download(entries: QuerySet[AuditEntry]) -> StreamingHttpResponse:
-    response = StreamingHttpResponse(_lines(entries), content_type="text/csv; charset=utf-8")
-    response.headers["Content-Disposition"] = 'attachment; filename="audit-log.csv"'
-    return response
+def _download(entries: QuerySet[AuditEntry]) -> HttpResponseBase:
+    return spreadsheets.reply("audit-log", _HEADER, map(_cells, map(shown, _in_chunks(entries))))
 
 
-def _lines(entries: QuerySet[AuditEntry]) -> Iterator[str]:
-    yield _line(_HEADER)
+def _in_chunks(entries: QuerySet[AuditEntry]) -> Iterator[AuditEntry]:
     chunk = list(entries[:IN_A_CHUNK])
     while chunk:
-        yield "".join(_line(_cells(shown(entry))) for entry in chunk)
+        yield from chunk
         chunk = list(entries.filter(pk__lt=chunk[-1].pk)[:IN_A_CHUNK])
 
 
@@ -165,10 +162,3 @@ def _cells(row: Shown) -> tuple[str, ...]:
     after = "; ".join(f"{name}: {new}" for name, _, new in row.changes if new)
     time = f"{row.entry.created_at:%Y-%m-%dT%H:%M:%SZ}"
     return (time, row.person, row.entry.action, row.entry.target, before, after, row.reason, row.address)
-
-
-def _line(cells: tuple[str, ...]) -> str:
-    buffer = io.StringIO()
-    # A cell that a spreadsheet would run as a formula becomes a text.
-    csv.writer(buffer).writerow([f"'{cell}" if cell[:1] in tuple("=+-@\t\r") and cell else cell for cell in cells])
-    return buffer.getvalue()

@@ -6,13 +6,13 @@ from allauth.mfa.models import Authenticator
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import Exists, OuterRef, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 
 from accounts import invitations, members, roles
 from accounts.console import ConsoleView
 from accounts.forms import ConfirmForm, InviteForm, RemoveMemberForm, add_problem
-from accounts.models import Invitation, Membership
+from accounts.models import ApiKey, Invitation, Membership, User
 from seedancee2.api.errors import InvalidRequest
 
 _P = roles.Permission
@@ -49,7 +49,7 @@ class MembersView(ConsoleView):
             messages.warning(request, f"{error} Send it again below.")
         else:
             messages.success(request, f"{invitation.email} is invited and has a mail with a link for seven days.")
-        return redirect("console-members")
+        return self.to("console-members")
 
     def _form(self, *values: Any) -> InviteForm:
         return InviteForm(*values, roles=roles_given_by(self.membership))
@@ -66,6 +66,7 @@ class MembersView(ConsoleView):
             ]
             if may_invite
             else [],
+            leavers=members.leavers(self.membership.organization).items() if self.may(_P.MANAGE_ALL_KEYS) else [],
             role_table=[
                 (role.label, [permission.value for permission in _P if permission in roles.TABLE[role]])
                 for role in Membership.Role
@@ -102,7 +103,7 @@ class ChangeRoleView(MemberView):
         row, role = self.find(member_id), request.POST.get("role", "")
         if role not in Membership.Role.values:
             messages.error(request, "Choose one of the roles.")
-            return redirect("console-members")
+            return self.to("console-members")
         try:
             row = members.change_role(
                 membership=row, role=role, actor=self.user, may_touch_owners=self.may(_P.MANAGE_OWNERS)
@@ -111,7 +112,7 @@ class ChangeRoleView(MemberView):
             messages.error(request, error.message)
         else:
             messages.success(request, f"{row.user.email} is {row.get_role_display().lower()} now.")
-        return redirect("console-members")
+        return self.to("console-members")
 
 
 class RemoveMemberView(MemberView):
@@ -139,11 +140,44 @@ class RemoveMemberView(MemberView):
             return self._page(row, form)
         told = f" {len(revoked)} of their keys are revoked." if revoked else ""
         messages.success(request, f"{row.user.email} is no member any more.{told}")
-        return redirect("console-members")
+        return self.to("console-members")
 
     def _page(self, row: Membership, form: RemoveMemberForm | None = None) -> HttpResponse:
         form = form or _removal(row)
         return self.page("console/member_remove.html", member=row, form=form, keys=members.working_keys(row))
+
+
+class LeaverKeysView(ConsoleView):
+    """The step between the wish to end the keys of somebody who has gone and their end."""
+
+    section: ClassVar[str] = "members"
+    permission: ClassVar[roles.Permission] = _P.MANAGE_ALL_KEYS
+
+    def get(self, request: HttpRequest, user_id: int) -> HttpResponse:
+        """Show the keys, and ask for the address of who made them."""
+        person, keys = self._find(user_id)
+        return self._page(person, keys, ConfirmForm(expected=person.email))
+
+    def post(self, request: HttpRequest, user_id: int) -> HttpResponse:
+        """Revoke them all."""
+        person, keys = self._find(user_id)
+        form = ConfirmForm(request.POST, expected=person.email)
+        if not form.is_valid():
+            return self._page(person, keys, form)
+        revoked = members.revoke_keys_of_leaver(organization=self.membership.organization, user=person, actor=self.user)
+        messages.success(
+            request, f"{len(revoked)} of {person.email}’s keys are revoked. Requests with them get 401 now."
+        )
+        return self.to("console-members")
+
+    def _find(self, user_id: int) -> tuple[User, list[ApiKey]]:
+        for person, keys in members.leavers(self.membership.organization).items():
+            if person.pk == user_id:
+                return person, keys
+        raise Http404
+
+    def _page(self, person: User, keys: list[ApiKey], form: ConfirmForm) -> HttpResponse:
+        return self.page("console/leaver_keys.html", person=person, keys=keys, form=form)
 
 
 class LeaveView(ConsoleView):
@@ -207,7 +241,7 @@ class ResendInvitationView(InvitationStepView):
             messages.error(request, str(error))
         else:
             messages.success(request, f"{row.email} has a new mail; the link of the old one is dead.")
-        return redirect("console-members")
+        return self.to("console-members")
 
 
 class WithdrawInvitationView(InvitationStepView):
@@ -222,7 +256,7 @@ class WithdrawInvitationView(InvitationStepView):
             messages.error(request, str(error))
         else:
             messages.success(request, f"The invitation of {row.email} is withdrawn; its link is dead.")
-        return redirect("console-members")
+        return self.to("console-members")
 
 
 def roles_given_by(membership: Membership) -> list[tuple[str, str]]:

@@ -7,7 +7,6 @@ from django.conf import settings
 from django.contrib import messages
 from django.forms.models import model_to_dict
 from django.http import HttpRequest, HttpResponse, QueryDict
-from django.shortcuts import redirect
 
 from accounts import organizations, roles
 from accounts.console import ConsoleView
@@ -43,7 +42,7 @@ class SettingsView(ConsoleView):
             add_problem(form, error)
             return self._page(form)
         messages.success(request, "The settings are saved.")
-        return redirect("console-settings")
+        return self.to("console-settings")
 
     def _has_second_factor(self) -> bool:
         return self.membership.organization.demands_second_factor or is_mfa_enabled(self.user)

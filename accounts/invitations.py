@@ -63,6 +63,8 @@ def invite(*, organization: Organization, email: str, role: str, actor: User, ma
     with transaction.atomic():
         # One at a time for an organization: the count below and the two look-ups stay true until the commit.
         Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
+        if not (actor.is_staff or Membership.objects.filter(organization=organization, user=actor).exists()):
+            raise PermissionDenied("Only members invite.")  # removed in this very moment
         if Membership.objects.filter(organization=organization, user__email=email).exists():
             raise InvalidRequest(f"email: {email} is a member already.")
         pending = Invitation.objects.filter(organization=organization, accepted_at=None, withdrawn_at=None)
@@ -102,7 +104,8 @@ def resend(*, invitation: Invitation, actor: User, may_touch_owners: bool) -> In
         if row.sent_at is not None and row.sent_at > clock.now() - SENT_AGAIN_AFTER:
             raise InvalidRequest(f"The mail to {row.email} was sent a moment ago; give it some minutes.")
         row.digest, row.expires_at, row.sent_at = _digest(token), clock.now() + VALID_FOR, None
-        row.save(update_fields=["digest", "expires_at", "sent_at"])
+        row.invited_by = actor  # who vouches for it from now on
+        row.save(update_fields=["digest", "expires_at", "sent_at", "invited_by"])
         _note("invitation.sent_again", row, actor)
     _send(row, token)
     return row

@@ -1,18 +1,16 @@
 """People who followed an invitation before they had signed in: who they are, and how they join.
 
-The page of the invitation remembers it here, and sign-up and sign-in ask. The session lives in our database, so what is
-in it was put there by us: only a page that has checked the token may call `remember`.
+The page of the invitation remembers it here; a sign-up joins with it, a sign-in leads back to that page. The session
+lives in our database, so what is in it was put there by us: only a page that has checked the token may call `remember`.
 """
 
 import dataclasses
 
-from django.contrib import messages
 from django.http import HttpRequest
 
 from accounts import invitations
 from accounts.console import SESSION_KEY as ORGANIZATION_KEY
 from accounts.models import User
-from seedancee2.api.errors import PublicError
 
 SESSION_KEY = "invitation"
 
@@ -58,12 +56,3 @@ def join(request: HttpRequest, *, user: User) -> bool:
     membership = invitations.accept(invited.token, user)
     request.session[ORGANIZATION_KEY] = membership.organization_id
     return True
-
-
-def join_or_say_why(request: HttpRequest, *, user: User) -> None:
-    """Accept the waiting invitation after a sign-in, and say what came of it."""
-    try:
-        if join(request, user=user):
-            messages.success(request, "You have joined the organization that invited you.")
-    except PublicError as error:
-        messages.error(request, error.message)

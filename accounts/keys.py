@@ -176,7 +176,8 @@ def change(
 ) -> ApiKey:
     """Give a key that works another name or other terms; what is left out stays.
 
-    Who may not loosen can make the terms of their key narrower only: what an admin has imposed stays.
+    Who may not loosen can make the terms of their key narrower only: what an admin has imposed stays. The keys that it
+    replaced take the same terms for as long as they still work, and end no later than it does.
 
     Raises:
         InvalidRequest: the key no longer works or was rolled, or a value is not allowed; it begins with its name.
@@ -185,15 +186,19 @@ def change(
         row = _lock_working(key)
         if row.replaced_by_id is not None:
             raise InvalidRequest("This key was rolled: change the key that replaced it.")
-        if not may_loosen and (loosened := terms.loosened(row, values)):
+        loosened = terms.loosened(row, values)
+        if loosened and not may_loosen:
             raise InvalidRequest(f"{loosened}: an owner or admin of your organization can allow more, you only less.")
         before = terms.shown(row)
         for field_name, value in {"name": row.name if name is None else name, **values}.items():
             setattr(row, field_name, value)
-        terms.check(row, changed_by)
+        # What a policy forbids by now may at least become narrower.
+        terms.check(row, changed_by if loosened else None)
         before, after = audit.differences(before, terms.shown(row))
         if before != after:
             row.save(update_fields=["name", *values])
+            if replaced := _change_replaced(row, values):
+                after["keys it replaced, changed too"] = replaced
             _note("key.changed", row, changed_by, before=before, after=after)
     return row
 
@@ -323,6 +328,20 @@ def _next_end(old: ApiKey, now: dt.datetime, rolled_by: User | None) -> dt.datet
     if latest is not None and rolled_by is not None and not rolled_by.is_staff:
         ends.append(latest)
     return min(ends, default=None)
+
+
+def _change_replaced(key: ApiKey, values: Terms) -> list[str]:
+    """Give the keys that were rolled into this one and still work its terms; return how they are shown."""
+    first = key.origin_id or key.pk
+    family = ApiKey.objects.filter(Q(pk=first) | Q(origin=first), revoked_at=None, expires_at__gt=clock.now())
+    replaced = list(family.exclude(pk=key.pk).order_by("pk").select_for_update(no_key=True))
+    for old in replaced:
+        ends_at = old.expires_at
+        for name in values:
+            setattr(old, name, getattr(key, name))
+        old.expires_at = min(filter(None, (ends_at, key.expires_at)))
+        old.save(update_fields=[*values, "expires_at"])
+    return [old.masked for old in replaced]
 
 
 def _lock_working(key: ApiKey) -> ApiKey:

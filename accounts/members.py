@@ -4,12 +4,13 @@ Every change locks the organization first, so that two owners who unmake each ot
 """
 
 import datetime as dt
+from collections.abc import Collection
 
 from django.core.exceptions import PermissionDenied
 from django.db import transaction
 
-from accounts import audit, keys
-from accounts.models import ApiKey, Membership, Organization, User
+from accounts import audit, keys, roles
+from accounts.models import ApiKey, Invitation, Membership, Organization, User
 from seedancee2.api.errors import InvalidRequest
 from seedancee2.lib import clock
 
@@ -55,6 +56,7 @@ def change_role(*, membership: Membership, role: str, actor: User, may_touch_own
             _insist_on_another_owner(row)
         row.role = after
         row.save(update_fields=["role"])
+        _withdraw_invitations(row, actor, [role for role in Role.values if not roles.may_give_role(row, role)])
         _note("member.role_changed", row, actor, before={"role": before}, after={"role": after})
     return row
 
@@ -72,11 +74,15 @@ def remove(*, membership: Membership, actor: User, may_touch_owners: bool, revok
         _guard_owners(row, is_concerned=row.role == Role.OWNER, may_touch_owners=may_touch_owners or is_leaving)
         if row.role == Role.OWNER:
             _insist_on_another_owner(row)
-        found = working_keys(row) if revokes_keys else []
+        working = working_keys(row)
+        found = working if revokes_keys else []
         for key in found:
             keys.revoke(key=key, revoked_by=actor)
+        fates = {"keys revoked": len(found), "keys that go on working": len(working) - len(found)}
+        told: dict[str, object] = {name: count for name, count in fates.items() if count}
+        _withdraw_invitations(row, actor, Role.values)
         action = "member.left" if is_leaving else "member.removed"
-        _note(action, row, actor, before={"role": row.role}, after={"keys revoked": len(found)} if found else None)
+        _note(action, row, actor, before={"role": row.role}, after=told)
         row.delete()
     return found
 
@@ -87,11 +93,48 @@ def working_keys(membership: Membership) -> list[ApiKey]:
     return [key for key in issued.filter(revoked_at__isnull=True).order_by("-pk") if key.state == "active"]
 
 
+def leavers(organization: Organization) -> dict[User, list[ApiKey]]:
+    """Return the keys that work of those who made them and belong to the organization no more; our staff aside."""
+    there = Membership.objects.filter(organization=organization).values("user")
+    issued = ApiKey.objects.filter(organization=organization, revoked_at__isnull=True, created_by__is_staff=False)
+    found: dict[User, list[ApiKey]] = {}
+    for key in issued.exclude(created_by__in=there).select_related("created_by").order_by("created_by__email", "-pk"):
+        if key.state == "active" and key.created_by is not None:
+            found.setdefault(key.created_by, []).append(key)
+    return found
+
+
+def revoke_keys_of_leaver(*, organization: Organization, user: User, actor: User) -> list[ApiKey]:
+    """Revoke every key that still works of somebody who has gone; return them."""
+    with transaction.atomic():
+        _lock(organization.pk)
+        found = leavers(organization).get(user, [])
+        for key in found:
+            keys.revoke(key=key, revoked_by=actor)
+    return found
+
+
 def note_seen(membership: Membership) -> None:
     """Note that a member used the console, at most once in five minutes."""
     now = clock.now()
     if membership.last_seen_at is None or membership.last_seen_at < now - SEEN_NOTED_EVERY:
         Membership.objects.filter(pk=membership.pk).update(last_seen_at=now)
+
+
+def _withdraw_invitations(row: Membership, actor: User, given: Collection[str]) -> None:
+    """Take back what a member offered in a role that is no longer theirs to give."""
+    pending = Invitation.objects.filter(organization=row.organization_id, accepted_at=None, withdrawn_at=None)
+    for invitation in pending.filter(invited_by=row.user_id, role__in=given).select_for_update(no_key=True):
+        invitation.withdrawn_at = clock.now()
+        invitation.save(update_fields=["withdrawn_at"])
+        audit.note(
+            organization_id=row.organization_id,
+            actor=actor,
+            action="invitation.withdrawn",
+            target=invitation.email,
+            after={"role": invitation.role},
+            reason=f"{row.user.email}, who invited them, may not any more.",
+        )
 
 
 def _lock(organization_id: int) -> None:

@@ -1,11 +1,15 @@
 """What an organization demands of the keys that its members issue; our own staff may exceed it."""
 
 import datetime as dt
+from collections.abc import Collection
 
 from django.conf import settings
 
 from accounts.models import ApiKey, Organization
 from seedancee2.api.errors import InvalidRequest
+from seedancee2.lib import destinations
+
+MAX_HOSTS_SHOWN = 10
 
 
 def check(key: ApiKey) -> None:
@@ -33,6 +37,20 @@ def latest_end(organization: Organization, *, since: dt.datetime) -> dt.datetime
         return None
     days = dt.timedelta(days=organization.longest_key_days + 1)
     return dt.datetime.combine(since.date() + days, dt.time.min, tzinfo=dt.UTC)
+
+
+def host_problem(hosts: Collection[str], url: str) -> str:
+    """Return what is wrong with calling this URL where an organization lists hosts, to complete a sentence; else empty.
+
+    Raises:
+        BadDestination: it is not a URL.
+    """
+    if not hosts or destinations.is_listed(url, hosts):
+        return ""
+    shown = ", ".join([*hosts][:MAX_HOSTS_SHOWN]) + (", …" if len(hosts) > MAX_HOSTS_SHOWN else "")
+    return (
+        f"must name a host that your organization allows: {shown}. Its admins keep the list in the console's settings."
+    )
 
 
 def rate_limits(organization: Organization) -> dict[str, int]:

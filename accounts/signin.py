@@ -59,7 +59,7 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth sh
             # Raised through the form's transaction, so that nobody is left without an organization.
             messages.error(request, error.message)
             raise ImmediateHttpResponse(redirect("account_login")) from error
-        if not has_joined:
+        if not has_joined and settings.SIGNUP_MAKES_ORGANIZATION:
             organizations.sign_up(owner=user)
         return user
 
@@ -74,10 +74,10 @@ class AccountAdapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth sh
         return [method | {"description": words.get(method["id"], method["description"])} for method in methods]
 
     def post_login(self, request: HttpRequest, user: User, **kwargs: Any) -> HttpResponse:
-        """Let somebody who had an account already join the organization whose invitation they followed."""
+        """Lead somebody who had an account already back to the invitation that they followed, which a click accepts."""
         response: HttpResponse = super().post_login(request, user, **kwargs)
-        invited.join_or_say_why(request, user=user)
-        return response
+        invitation = invited.waiting(request)
+        return redirect("console-invitation-accept") if invitation and invitation.is_for(user.email) else response
 
     def send_mail(self, template_prefix: str, email: str, context: dict[str, Any]) -> None:
         """Send a mail; where the mail server is away the page still answers, and says so."""

@@ -73,7 +73,10 @@ def loosened(key: ApiKey, values: Mapping[str, Any]) -> str:
         elif name in ("allowed_networks", "allowed_models"):
             is_more = bool(now) and not (value and set(value) <= set(now))
         else:
-            is_more = now is not None and (value is None or value > now)
+            # A rate that was never told is the organization's.
+            usual = policies.rate_limits(key.organization).get(name)
+            most, wanted = now or usual, value or usual
+            is_more = most is not None and (wanted is None or wanted > most)
         if is_more:
             return name
     return ""

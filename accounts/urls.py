@@ -9,6 +9,7 @@ urlpatterns = [
     path("members/", console_members.MembersView.as_view(), name="console-members"),
     path("members/<int:member_id>/role/", console_members.ChangeRoleView.as_view(), name="console-member-role"),
     path("members/<int:member_id>/remove/", console_members.RemoveMemberView.as_view(), name="console-member-remove"),
+    path("members/gone/<int:user_id>/keys/", console_members.LeaverKeysView.as_view(), name="console-leaver-keys"),
     path("members/leave/", console_members.LeaveView.as_view(), name="console-leave"),
     path(
         "members/invitations/<int:invitation_id>/resend/",

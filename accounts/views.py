@@ -1,7 +1,6 @@
 """Console pages that belong to no section: the way in, and the switch between organizations."""
 
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect
 
 from accounts.console import SESSION_KEY, ConsoleView
 
@@ -14,4 +13,4 @@ class SwitchOrganizationView(ConsoleView):
     def post(self, request: HttpRequest) -> HttpResponse:
         """Remember the organization that the form names."""
         request.session[SESSION_KEY] = self.membership.organization_id
-        return redirect("console-home")
+        return self.to("console-home")

@@ -80,6 +80,9 @@ def approve(*, adjustment_id: str, approved_by: str) -> Adjustment:
             raise NotAllowed("This adjustment was declined; ask for it anew.")
         if approved_by == adjustment.requested_by:
             raise NotAllowed("Somebody else than who asked for it must approve an adjustment.")
+        asked = TopUpRequest.objects.filter(adjustment=adjustment).values_list("requested_by_id", flat=True)
+        if approved_by in {f"user:{person}" for person in asked}:
+            raise NotAllowed("Somebody else than the customer who asked for the credits must approve them.")
         adjustment.approved_by = approved_by
         adjustment.save(update_fields=["approved_by"])
         _note("credits.adjustment_approved", adjustment, approved_by)
@@ -134,6 +137,7 @@ def _move(adjustment: Adjustment) -> None:
     actor = adjustment.requested_by
     if adjustment.approved_by:
         actor = f"{actor}, approved by {adjustment.approved_by}"
+    _note("credits.adjusted", adjustment, adjustment.approved_by or adjustment.requested_by)
     ledger.adjust(
         organization_id=adjustment.account_id,
         amount=adjustment.amount,

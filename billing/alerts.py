@@ -7,7 +7,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import F, Q, QuerySet
 
 from accounts import audit
-from accounts.models import User
+from accounts.models import Organization, User
 from billing import ledger
 from billing.models import BalanceAlert
 from seedancee2.lib import clock
@@ -39,6 +39,8 @@ def add(*, organization_id: int, credits: int, added_by: User) -> BalanceAlert:
     if not 0 < credits <= MAX_CREDITS:
         raise Refused(f"Enter a number from 1 to {MAX_CREDITS:,}.")
     with transaction.atomic():
+        # One at a time, so that the count holds until the commit.
+        Organization.objects.select_for_update(no_key=True).get(pk=organization_id)
         ledger.open_account(organization_id=organization_id)
         if BalanceAlert.objects.filter(account_id=organization_id).count() >= MAX_ALERTS:
             raise Refused(f"{MAX_ALERTS} thresholds are the most. Remove one first.")

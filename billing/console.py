@@ -1,12 +1,12 @@
 """Console pages about credits: balance, ledger, requests for more, and mails at low balances."""
 
 from typing import Any, ClassVar
+from urllib.parse import urlencode
 
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
-from django.urls import reverse
 
 from accounts import roles
 from accounts.console import ConsoleView
@@ -71,10 +71,6 @@ class BillingPage(ConsoleView):
             **{"top_up_form": TopUpForm(), "alert_form": AlertForm(), **forms},
         )
 
-    def back(self, anchor: str) -> HttpResponseRedirect:
-        """Lead back to a part of the billing page."""
-        return HttpResponseRedirect(f"{reverse('console-billing')}#{anchor}")
-
 
 class BillingView(BillingPage):
     """Balance, holds, newest movements and statements at a glance."""
@@ -93,10 +89,9 @@ class LedgerView(BillingPage):
         is_valid = form.is_valid()
         wanted = form.wanted() if is_valid else history.Wanted()
         page = history.page(organization_id=self.organization_id, wanted=wanted, limit=LINES_ON_A_PAGE)
-        query = request.GET.copy()
-        for name in ("before", "after"):
-            query.pop(name, None)
-        return self.page("console/ledger.html", form=form, page_of_lines=page, query=query.urlencode())
+        kept = {name: request.GET[name] for name in form.fields if request.GET.get(name)}
+        query = urlencode({"organization": self.organization_id, **kept})
+        return self.page("console/ledger.html", form=form, page_of_lines=page, query=query, is_filtered=bool(kept))
 
 
 class LedgerFileView(BillingPage):
@@ -128,7 +123,7 @@ class TopUpView(BillingPage):
             messages.error(request, str(error))
         else:
             messages.success(request, f"You asked for {asked.amount:,} credits. You get a mail once it is decided.")
-        return self.back("top-up")
+        return self.to("console-billing", anchor="top-up")
 
 
 class WithdrawTopUpView(BillingPage):
@@ -147,7 +142,7 @@ class WithdrawTopUpView(BillingPage):
             messages.error(request, str(error))
         else:
             messages.success(request, "The request is withdrawn.")
-        return self.back("top-up")
+        return self.to("console-billing", anchor="top-up")
 
 
 class AddAlertView(BillingPage):
@@ -167,7 +162,7 @@ class AddAlertView(BillingPage):
             form.add_error("credits", str(error))
             return self.overview(alert_form=form)
         messages.success(request, f"A mail is sent once fewer than {alert.credits:,} credits are available.")
-        return self.back("alerts")
+        return self.to("console-billing", anchor="alerts")
 
 
 class RemoveAlertView(BillingPage):
@@ -183,7 +178,7 @@ class RemoveAlertView(BillingPage):
         except BalanceAlert.DoesNotExist:
             raise Http404 from None
         messages.success(request, f"No mail is sent below {alert.credits:,} credits any more.")
-        return self.back("alerts")
+        return self.to("console-billing", anchor="alerts")
 
 
 def _cells(line: history.Line) -> list[object]:

@@ -2,10 +2,10 @@
 
 Outside a transaction every movement raises `NoTransaction`.
 
-Each is one call of a function of the database (`billing/migrations/0004_movement_functions.py`, 0006, 0007): planned
-once a session, it takes little more than half the time of the same statements sent from here. A hold is captured or
-released exactly once. Lock order: generation, reservation, a key's allowance, then the credit account last, since its
-row is the one that others of the same organization wait for.
+Each is one call of a function of the database (`billing/migrations/0004_movement_functions.py`, 0006, 0007, 0010):
+planned once a session, it takes little more than half the time of the same statements sent from here. A hold is
+captured or released exactly once. Lock order: generation, reservation, a key's allowance, then the credit account last,
+since its row is the one that others of the same organization wait for.
 """
 
 import datetime as dt
@@ -74,7 +74,7 @@ def adjust(*, organization_id: int, amount: int, reference: str, actor: str, rea
 def reserve(
     *, organization_id: int, amount: int, reference: str, actor: str, allowance: Allowance | None = None
 ) -> None:
-    """Hold credits for a generation, within the monthly allowance of a key that has a cap.
+    """Hold credits for a generation, counted for its key and within that key's monthly cap if it has one.
 
     Raises:
         InsufficientCredits: the available credits, or what is left of the allowance, do not cover the amount; the
@@ -84,8 +84,8 @@ def reserve(
     if allowance is None:
         entry = _call(_RESERVE, organization_id, amount, reference, actor, now)
     else:
-        values = (organization_id, amount, reference, actor, now, allowance.api_key_id, allowance.monthly_cap)
-        entry = _call(_RESERVE_WITHIN, *values)
+        within = (allowance.api_key_id, allowance.monthly_cap)
+        entry = _call(_RESERVE_WITHIN, organization_id, amount, reference, actor, now, *within)
     if entry["id"]:
         return
     used = entry.get("available_after")
@@ -158,7 +158,7 @@ def _move(organization_id: int, kind: Kind, amount: int, reference: str, actor: 
     return LedgerEntry(**entry)
 
 
-def _call(function: str, *values: str | int | dt.datetime) -> dict[str, Any]:
+def _call(function: str, *values: str | int | dt.datetime | None) -> dict[str, Any]:
     """Call a function of the database; return of the entry what was asked for, without an id where nothing may move."""
     _insist_on_transaction()
     with connection.cursor() as cursor:

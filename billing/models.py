@@ -50,7 +50,7 @@ class CreditAccount(models.Model):
 
 
 class KeyAllowance(models.Model):
-    """What the tasks of a key with a cap cost in one month (UTC), those given back aside.
+    """What the tasks of a key, and of those rolled into it, cost in one month (UTC), what was given back aside.
 
     Written only by the functions of the database that move credits, in the movement's own call.
     """
@@ -90,7 +90,7 @@ class Reservation(models.Model):
         on_delete=models.PROTECT,
         db_index=False,
         related_name="reservations",
-        help_text="What of it is not given back counts here; empty for a key without a cap.",
+        help_text="What of it is not given back counts here; empty where no key was used.",
     )
     created_at = models.DateTimeField(default=clock.now, editable=False)
     closed_at = models.DateTimeField(null=True, blank=True)

@@ -142,7 +142,7 @@ class TaskViewSet(PublicViewSet):
                 is_test=client.is_test,
                 spec=checked.checked_spec(),
                 allowed_models=client.allowed_models,
-                allowance=_allowance(client),
+                allowance=Allowance(api_key_id=client.allowance_id, monthly_cap=client.monthly_credit_cap),
             )
             return idempotency.Answer(
                 reference=generation.public_id,
@@ -338,12 +338,6 @@ class UsageViewSet(PublicViewSet):
 
 def _client(request: Request) -> Client:
     return cast(Client, request.user)
-
-
-def _allowance(client: Client) -> Allowance | None:
-    if client.monthly_credit_cap is None:
-        return None
-    return Allowance(api_key_id=client.allowance_id, monthly_cap=client.monthly_credit_cap)
 
 
 def _worth_asking_in(generation: Generation) -> int:

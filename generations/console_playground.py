@@ -6,12 +6,12 @@ import uuid
 from typing import Any, ClassVar, NamedTuple
 
 from django.conf import settings
+from django.db.models import Q
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import redirect
-from django.urls import reverse
-from django.utils.http import urlencode
 
 from accounts import audit, roles
+from accounts.models import ApiKey
+from billing import allowances
 from billing.models import CreditAccount
 from generations import idempotency, lifecycle, payloads, playground, snippets
 from generations.console_tasks import LiveView, Media
@@ -26,8 +26,10 @@ from seedancee2.api.errors import (
     PublicError,
     RateLimitExceeded,
 )
+from seedancee2.lib import clock
 
 LAST_TASKS = 8
+KEYS_OFFERED = 50
 _TOKEN = re.compile(r"[0-9a-f]{32}")
 # A second click comes while the first request is under way, which takes some milliseconds.
 _TRIES, _PAUSE_SECONDS = 20, 0.1
@@ -51,14 +53,14 @@ class PlaygroundView(LiveView):
         if public_id := shown or request.GET.get("from", ""):
             task = self.find_task(public_id)
             values = playground.repeating(task)
-            return self._page(PlaygroundForm(initial=values), task=task if shown else None)
-        return self._page(PlaygroundForm(initial=values))
+            return self._page(self._form(initial=values), task=task if shown else None)
+        return self._page(self._form(initial=values))
 
     def post(self, request: HttpRequest) -> HttpResponse:
         """Make the video, or only tell what the form as it stands would cost and say."""
         if request.POST.get("do") != "send":
-            return self._page(PlaygroundForm(playground.fitted(request.POST)))
-        form = PlaygroundForm(request.POST)
+            return self._page(self._form(playground.fitted(request.POST)))
+        form = self._form(request.POST)
         token = request.POST.get("token", "")
         if not _TOKEN.fullmatch(token):
             form.add_error(None, "This form was out of date. Nothing was made yet: look it through and send it again.")
@@ -82,13 +84,28 @@ class PlaygroundView(LiveView):
             form.add_error(None, error.message)
             return self._page(form, token=token, is_too_poor=isinstance(error, InsufficientCredits))
         else:
-            return redirect(_address(public_id, self.membership.organization_id))
+            return self.to("console-playground", task=public_id)
         return self._page(form, token=token)
+
+    def _form(self, *values: Any, **more: Any) -> PlaygroundForm:
+        """Make the form; where caps are demanded, who cannot exempt themselves needs a key that has one."""
+        demands_key = self.membership.organization.demands_key_caps and not self.may(roles.Permission.MANAGE_ALL_KEYS)
+        own = roles.visible_keys(self.membership).filter(
+            Q(expires_at=None) | Q(expires_at__gt=clock.now()),
+            created_by=self.user.pk,
+            mode=ApiKey.Mode.LIVE,
+            revoked_at=None,
+            scopes__contains=[ApiKey.Scope.GENERATE],
+        )
+        if demands_key:
+            own = own.filter(monthly_credit_cap__isnull=False)
+        return PlaygroundForm(*values, keys=list(own[:KEYS_OFFERED]), demands_key=demands_key, **more)
 
     def _make(self, form: PlaygroundForm, token: str) -> str:
         """Make the task of a form, or return the one that the same form made before."""
         organization = self.membership.organization
         spec = form.read(callback_hosts=organization.callback_hosts).checked_spec()
+        limiting = form.limiting_key()
         limit = organization.create_rate_limit or settings.RATE_LIMIT_CREATES
         ratelimits.take(bucket="playground", identity=self.user.pk, per_minute=limit)
         scope = _Scope(organization.pk, form.is_test)
@@ -100,13 +117,20 @@ class PlaygroundView(LiveView):
                 is_test=form.is_test,
                 spec=spec,
                 created_by_id=self.user.pk,
+                allowed_models=limiting.allowed_models if limiting else (),
+                allowance=allowances.of(limiting) if limiting else None,
             )
             audit.note(
                 organization_id=organization.pk,
                 actor=self.user,
                 action="task.created",
                 target=task.public_id,
-                after={"model": task.model, "mode": form["mode"].value(), "credits": task.credits},
+                after={
+                    "model": task.model,
+                    "mode": form["mode"].value(),
+                    "credits": task.credits,
+                    **({"within the limits of": f"{limiting.name} ({limiting.masked})"} if limiting else {}),
+                },
             )
             body = rendering.encode({"data": payloads.created(task)}).decode()
             return idempotency.Answer(reference=task.public_id, body=body)
@@ -125,6 +149,7 @@ class PlaygroundView(LiveView):
         body = form.body()
         context: dict[str, Any] = {
             "form": form,
+            "has_keys": bool(form.keys) or form.demands_key,
             "price": form.price(),
             "snippets": snippets.create(body, base_url=settings.PUBLIC_BASE_URL, is_test=form.is_test),
             "available": self._available(),
@@ -137,7 +162,7 @@ class PlaygroundView(LiveView):
             token=token or uuid.uuid4().hex,
             **(result_of(task) if task else {}),
             last_tasks=self._last_tasks(),
-            billing_address=reverse("console-billing") if is_too_poor else "",
+            is_too_poor=is_too_poor,
             has_reference_errors=form.has_errors_in(*(field.name for field in form.reference_fields)),
             has_more_errors=form.has_errors_in(*(field.name for field in form.more_fields)),
             **context,
@@ -164,15 +189,10 @@ class ResultView(LiveView):
         """Show the part; asked for as a page, lead to the whole."""
         task = self.find_task(public_id)
         if not self.request.htmx:
-            return redirect(_address(public_id, task.organization_id))
+            return self.to("console-playground", task=public_id)
         return self.page("console/playground_result.html", **result_of(task))
 
 
 def result_of(task: Generation) -> dict[str, Any]:
     """Return what the part about a task shows."""
     return {"task": task, "media": Media.of(task, list(task.assets.all()), days=None)}
-
-
-def _address(public_id: str, organization_id: int) -> str:
-    query = urlencode({"task": public_id, "organization": str(organization_id)})
-    return f"{reverse('console-playground')}?{query}"

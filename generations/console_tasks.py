@@ -10,7 +10,7 @@ from django.conf import settings
 from django.contrib import messages
 from django.http import Http404, HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
-from django.shortcuts import get_object_or_404, redirect
+from django.shortcuts import get_object_or_404
 from django.urls import reverse
 from django_htmx.http import HttpResponseClientRedirect
 
@@ -122,7 +122,7 @@ class ExportTasksView(FilteredView):
         """Send every task that the filters choose."""
         form = self.filters()
         if not form.is_valid():
-            return redirect(f"{reverse('console-tasks')}?{request.GET.urlencode()}")
+            return self.to("console-tasks", **{name: request.GET[name] for name in form.fields if name in request.GET})
         rows = map(self._cells, search.every(organization_id=self.membership.organization_id, wanted=form.wanted()))
         name = f"seedancee2-tasks-{clock.now():%Y-%m-%d}"
         return spreadsheets.reply(name, _COLUMNS, rows)
@@ -209,7 +209,7 @@ class DeleteTaskView(LiveView):
         messages.success(
             request, "The video, the prompt and the references are deleted. What was charged stays in the books."
         )
-        return redirect("console-task", public_id)
+        return self.to("console-task", public_id)
 
     def _page(self, task: Generation, *, error: str = "") -> HttpResponse:
         return self.page("console/task_delete.html", task=task, error=error)

@@ -8,14 +8,13 @@ from urllib.parse import urlencode
 from django.db import OperationalError
 from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
-from psycopg.errors import QueryCanceled
 
 from accounts.console import ConsoleView
 from accounts.models import ApiKey
 from accounts.roles import visible_keys
 from generations import usage
 from generations.usage_forms import DEFAULT_RANGE, RANGES, UsageForm
-from seedancee2.lib import charts, spreadsheets
+from seedancee2.lib import charts, database, spreadsheets
 
 COLOURS: Final = 6  # groups that have one of their own; the others share one
 COLUMNS: Final = (
@@ -42,7 +41,7 @@ class UsageView(ConsoleView):
         try:
             found = self.break_down(form)
         except OperationalError as error:
-            if not isinstance(error.__cause__, QueryCanceled):
+            if not database.took_too_long(error):
                 raise
             return self.page("console/usage_too_much.html")
         measure: Callable[[usage.Sums], int]
@@ -109,7 +108,7 @@ class UsageView(ConsoleView):
             for name, value in self.request.GET.items()
             if name in _NAMES and isinstance(value, str) and value
         }
-        return {**known, **changed}
+        return {**known, "organization": str(self.membership.organization_id), **changed}
 
     def address(self, form: UsageForm, **changed: str) -> str:
         """Return a link to this page with something changed."""

@@ -3,11 +3,12 @@
 import contextlib
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import Any, Final, NamedTuple
 
 from django import forms
 
+from accounts.models import ApiKey
 from billing import rates
 from generations import catalog, requests
 from generations.models import Generation, PublicModel
@@ -26,6 +27,7 @@ from seedancee2.api.errors import InvalidRequest
 from seedancee2.lib import clock
 
 LIVE, TEST = "live", "test"
+NO_CAPPED_KEY: Final = "You have no live key with a cap. Issue one on the page of API keys, or make a test video."
 
 _LISTS: Final = ("image_urls", "video_urls", "audio_urls")
 _NUMBERS: Final = ("duration", "seed")
@@ -57,6 +59,7 @@ def _choice(label: str, choices: list[tuple[str, str]], help_text: str = "") -> 
 class PlaygroundForm(forms.Form):
     """Every field of a create request. It checks nothing: `requests.read` does, and its problems come back here."""
 
+    key = _choice("Within the limits of", [])
     mode = forms.ChoiceField(
         choices=[(TEST, "Test: free, on the sandbox"), (LIVE, "Live: charges credits")], widget=forms.RadioSelect
     )
@@ -91,14 +94,44 @@ class PlaygroundForm(forms.Form):
         widget=forms.Textarea(attrs={"rows": 2, "spellcheck": "false"}),
     )
 
-    def __init__(self, data: Any = None, **kwargs: Any) -> None:
+    def __init__(
+        self, data: Any = None, *, keys: Sequence[ApiKey] = (), demands_key: bool = False, **kwargs: Any
+    ) -> None:
+        """Make the form for somebody with these live keys, of which they must choose one if that is demanded."""
         super().__init__(data, **kwargs)
+        self.keys = {str(key.pk): key for key in keys}
+        self.demands_key = demands_key
+        self._offer_keys()
         models = catalog.active_models()
         named = catalog.find(str(self["model"].value() or ""))
         self.limits: PublicModel | None = named or next(iter(models), None)
         self.fields["model"].widget.choices = [(model.name, model.name) for model in models]
         if self.limits is not None:
             self._limit_to(self.limits)
+
+    def _offer_keys(self) -> None:
+        field = self.fields["key"]
+        named = [(pk, f"{key.name} ({key.masked})") for pk, key in self.keys.items()]
+        field.widget.choices = named if self.demands_key else [("", "No key"), *named]
+        field.help_text = (
+            "A live video keeps to the models and the monthly cap of one of your keys: your organization demands caps."
+            if self.demands_key
+            else "A live video keeps to this key's models and cap; without one, your organization's credits limit it."
+        )
+
+    def limiting_key(self) -> ApiKey | None:
+        """Return the key whose terms a live video keeps to; None for none.
+
+        Raises:
+            InvalidRequest: it is not one of the person's, or one is demanded; that is said beside the field too.
+        """
+        wanted = str(self["key"].value() or "")
+        if self.is_test or not (wanted or self.demands_key):
+            return None
+        if wanted not in self.keys:
+            self.add_error("key", "Choose one of your live keys that work." if self.keys else NO_CAPPED_KEY)
+            raise InvalidRequest
+        return self.keys[wanted]
 
     def _limit_to(self, model: PublicModel) -> None:
         resolutions = [(resolution, resolution) for resolution in model.resolutions]

@@ -6,6 +6,7 @@ from typing import Any
 
 from rest_framework.exceptions import ValidationError
 
+from accounts import policies
 from generations import catalog
 from generations.models import PublicModel
 from generations.serializers import DEFAULTS, CreateSerializer, InputSerializer
@@ -13,10 +14,8 @@ from generations.specs import JobSpec
 from seedancee2.api import naming
 from seedancee2.api.errors import InvalidRequest
 from seedancee2.api.fields import sentences
-from seedancee2.lib import destinations
 
 MAX_PROBLEMS = 20
-MAX_HOSTS_SHOWN = 10
 _MAX_KEYS_COMPARED = 200  # unknown keys of one object that are compared with the real ones letter by letter
 
 # One for all requests and threads: checking changes nothing in it, and making it copies every field.
@@ -94,14 +93,10 @@ def _model_problems(body: Mapping[str, Any], model: PublicModel | None, wrong: s
 
 def _callback_problems(body: Mapping[str, Any], hosts: Collection[str], wrong: set[str]) -> Iterator[tuple[str, str]]:
     url = body.get("callback_url")
-    if not hosts or "callback_url" in wrong or not isinstance(url, str) or destinations.is_listed(url, hosts):
+    if "callback_url" in wrong or not isinstance(url, str):
         return
-    shown = ", ".join([*hosts][:MAX_HOSTS_SHOWN]) + (", …" if len(hosts) > MAX_HOSTS_SHOWN else "")
-    yield (
-        "callback_url",
-        f"callback_url must name a host that your organization allows: {shown}. Its admins keep the list in the "
-        "console's settings.",
-    )
+    if problem := policies.host_problem(hosts, url):
+        yield "callback_url", f"callback_url {problem}"
 
 
 def _foreign_keys(body: Mapping[str, Any], ignored: list[str]) -> Iterator[tuple[str, str]]:

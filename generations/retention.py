@@ -52,13 +52,6 @@ def _enforce(organization: Organization, subject: Subject, cutoff: dt.datetime, 
     count = sum(_enforce_in_mode(organization.pk, subject, is_test, cutoff, ends_at) for is_test in (False, True))
     if count:
         log.info("retention_enforced", organization_id=organization.pk, subject=subject, count=count)
-        audit.note(
-            organization_id=organization.pk,
-            actor=None,
-            action="retention.enforced",
-            target=f"{subject} of tasks created before {clock.iso(cutoff)}",
-            after={"deleted": count},
-        )
     return count
 
 
@@ -71,7 +64,10 @@ def _enforce_in_mode(organization_id: int, subject: Subject, is_test: bool, cuto
     while position[0] < cutoff and time.monotonic() < ends_at:
         with transaction.atomic():
             batch = list(_after(position, organization_id, is_test, cutoff)[:BATCH])
-            count += _WORK[subject]([task.public_id for task in batch if not task.is_open])
+            deleted = _WORK[subject]([task.public_id for task in batch if not task.is_open])
+            if deleted:
+                _note(organization_id, subject, cutoff, deleted)
+            count += deleted
             # A task that is still open is waited for: the mark stays before it, whatever is deleted behind.
             still_open = next((task.created_at for task in batch if task.is_open), None)
             if not is_held_up:
@@ -82,6 +78,17 @@ def _enforce_in_mode(organization_id: int, subject: Subject, is_test: bool, cuto
             break
         position = (batch[-1].created_at, batch[-1].public_id)
     return count
+
+
+def _note(organization_id: int, subject: Subject, cutoff: dt.datetime, count: int) -> None:
+    """Write an entry for each batch, in its transaction: a run that dies has told of all that it deleted."""
+    audit.note(
+        organization_id=organization_id,
+        actor=None,
+        action="retention.enforced",
+        target=f"{subject} of tasks created before {clock.iso(cutoff)}",
+        after={"deleted": count},
+    )
 
 
 def _after(

@@ -3,7 +3,7 @@
 What was paid, when, to whom and under which id stays.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Final
 
 from django.db import connection
@@ -13,6 +13,8 @@ _NOTHING: Final = (
     ' "last_frame_url": null}'
 )
 _STATEMENTS: Final = (
+    # In one order, as `among` takes them.
+    "SELECT FROM providers_upstreamjob WHERE reference = ANY(%(references)s) ORDER BY id FOR NO KEY UPDATE",
     # An output's address goes too; that there was one stays known, for the books of our costs ask for it.
     """
     UPDATE providers_upstreamjob
@@ -41,3 +43,24 @@ def erase(references: Sequence[str]) -> None:
     with connection.cursor() as cursor:
         for statement in _STATEMENTS:
             cursor.execute(statement, {"nothing": _NOTHING, "references": list(references)})
+
+
+def among(job_ids: Collection[int]) -> set[int]:
+    """Return which of these jobs were erased; none of the others is until the caller's transaction has ended.
+
+    Whoever keeps words about a job asks first: a provider may speak of it when it has long been forgotten here.
+    """
+    with connection.cursor() as cursor:
+        # No request comes without a prompt. The rows are locked before they are looked at: a filter would see them as
+        # they were before an erasure that is about to be committed.
+        cursor.execute(
+            """
+            WITH asked AS MATERIALIZED (
+                SELECT id, request ->> 'prompt' AS prompt FROM providers_upstreamjob WHERE id = ANY(%s)
+                 ORDER BY id FOR SHARE
+            )
+            SELECT id FROM asked WHERE prompt = ''
+            """,
+            [list(job_ids)],
+        )
+        return {row[0] for row in cursor.fetchall()}

@@ -13,8 +13,9 @@ from typing import Any
 
 import structlog
 from django.db import connection, transaction
+from django.db.models import Case, JSONField, Q, Value, When
 
-from providers import channels, health, routing
+from providers import channels, erasure, health, routing
 from providers.adapters.base import (
     Accepted,
     Adapter,
@@ -315,7 +316,19 @@ def poll_pause(age: dt.timedelta, *, least: float = 0.0) -> dt.timedelta:
 
 def record_calls(job: UpstreamJob, exchanges: Sequence[Exchange], started_at: dt.datetime) -> None:
     """Keep what was said to a provider and what it answered, for the staff."""
-    UpstreamCall.objects.bulk_create(calls(job, exchanges, started_at))
+    keep_calls(calls(job, exchanges, started_at))
+
+
+def keep_calls(rows: Sequence[UpstreamCall]) -> None:
+    """Write rows of calls; of a job that was erased only that there were some, and when."""
+    if not rows:
+        return
+    with transaction.atomic():
+        erased = erasure.among({row.job_id for row in rows})
+        for row in rows:
+            if row.job_id in erased:
+                row.request = row.response = ""
+        UpstreamCall.objects.bulk_create(rows)
 
 
 def calls(job: UpstreamJob, exchanges: Sequence[Exchange], started_at: dt.datetime) -> list[UpstreamCall]:
@@ -348,11 +361,23 @@ def _write(job: UpstreamJob, **fields: Any) -> UpstreamJob:
     if job.lease_token is None:
         raise LeaseLost(f"{job} was given up by this worker already.")
     is_mine = UpstreamJob.objects.filter(pk=job.pk, lease_token=job.lease_token, status=job.status)
-    if not is_mine.update(**fields):
+    if not is_mine.update(**_without_words_of_erased(fields)):
         raise LeaseLost(f"{job} is no longer leased to this worker.")
     for name, value in fields.items():
         setattr(job, name, value)
     return job
+
+
+def _without_words_of_erased(fields: dict[str, Any]) -> dict[str, Any]:
+    """Let what a provider says of a job that was erased not be written, as the row is at that moment."""
+    is_erased = Q(request__prompt="")
+    kept = dict(fields)
+    if kept.get("error_detail"):
+        kept["error_detail"] = Case(When(is_erased, then=Value("")), default=Value(kept["error_detail"]))
+    if kept.get("result"):
+        nothing, told = Value({}, JSONField()), Value(kept["result"], JSONField())
+        kept["result"] = Case(When(is_erased, then=nothing), default=told)
+    return kept
 
 
 def _channel_name(job: UpstreamJob) -> str:

@@ -120,7 +120,7 @@ def _ask(batch: Batch) -> Mapping[str, Progress]:
                 if _is_news(job, answers.get(job.upstream_id)):
                     calls += jobs.calls(job, _about(job, adapter.exchanges, alone=len(part) == 1), started_at)
             adapter.exchanges.clear()
-        UpstreamCall.objects.bulk_create(calls)
+        jobs.keep_calls(calls)
     except Exception as error:  # one broken answer must not stop the polling of these jobs
         log.exception("fetch_raised", batch=str(batch))
         broken = Unreadable(f"Asking raised {type(error).__name__}.")

@@ -288,6 +288,8 @@ ACCOUNT_FORMS = {
 }
 # May anyone sign up? Those who were invited always may, with the address that the invitation went to.
 SIGNUP_OPEN = env.bool("SIGNUP_OPEN", default=LOCAL_MODE)
+# Does a sign-up make an organization of one's own? If not, newcomers wait until somebody invites them.
+SIGNUP_MAKES_ORGANIZATION = env.bool("SIGNUP_MAKES_ORGANIZATION", default=True)
 # Credits given to the organization that a sign-up makes.
 SIGNUP_CREDITS = env.int("SIGNUP_CREDITS", default=1_000 if LOCAL_MODE else 0)
 MFA_ADAPTER = "accounts.signin.MfaAdapter"

@@ -124,12 +124,16 @@ def issue_a_key_with_credits(staff: User, settings: Any) -> Callable[[], Any]:
 
 # What a person does to credits: what prepares it, how many entries of the ledger it writes, and its audit entries.
 MOVES: dict[str, tuple[Callable[[User, Any], Callable[[], Any]], int, list[str]]] = {
-    "adjustments.request": (request_one, 1, ["credits.adjustment_requested"]),
-    "adjustments.approve": (approve_one, 1, ["credits.adjustment_approved"]),
+    "adjustments.request": (request_one, 1, ["credits.adjustment_requested", "credits.adjusted"]),
+    "adjustments.approve": (approve_one, 1, ["credits.adjustment_approved", "credits.adjusted"]),
     "adjustments.decline": (decline_one, 0, ["credits.adjustment_declined"]),
     "topups.ask": (ask_for_a_top_up, 0, ["credits.requested"]),
     "topups.withdraw": (withdraw_a_top_up, 0, ["credits.request_withdrawn"]),
-    "topups.grant": (grant_a_top_up, 1, ["credits.adjustment_requested", "credits.request_granted"]),
+    "topups.grant": (
+        grant_a_top_up,
+        1,
+        ["credits.adjustment_requested", "credits.adjusted", "credits.request_granted"],
+    ),
     "topups.decline": (decline_a_top_up, 0, ["credits.request_declined"]),
     "interventions.refund": (refund_a_task, 1, ["task.refunded"]),
     "interventions.fail": (fail_a_task, 1, ["task.failed"]),

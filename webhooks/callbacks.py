@@ -11,7 +11,7 @@ import structlog
 from django.db import transaction
 from django.db.models import F
 
-from providers import jobs, submissions
+from providers import erasure, jobs, submissions
 from providers.adapters.base import Forged
 from providers.models import UpstreamJob
 from seedancee2.lib import clock, lanes, wakeups
@@ -68,5 +68,8 @@ def _keep(job: UpstreamJob, headers: Mapping[str, str], body: bytes, verdict: Ca
         return
     kept = {name: value[:500] for name, value in headers.items() if name.startswith(_KEPT_HEADERS)}
     row = Callback(job=job, headers=kept, body=body, body_sha256=digest, verdict=verdict, detail=detail[:500])
-    # Of two that come in the same moment one is kept.
-    Callback.objects.bulk_create([row], ignore_conflicts=True)
+    with transaction.atomic():
+        if erasure.among([job.pk]):
+            row.headers, row.body, row.detail = {}, b"", ""
+        # Of two that come in the same moment one is kept.
+        Callback.objects.bulk_create([row], ignore_conflicts=True)

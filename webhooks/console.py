@@ -7,13 +7,11 @@ from urllib.parse import urlencode
 from django.contrib import messages
 from django.core.exceptions import PermissionDenied
 from django.http import Http404, HttpRequest, HttpResponse
-from django.shortcuts import redirect
-from django.urls import reverse
 
 from accounts.console import ConsoleView
 from accounts.roles import Permission
 from seedancee2.api import cursors
-from seedancee2.api.errors import DeliveryNotFound, PublicError
+from seedancee2.api.errors import DeliveryNotFound, InvalidRequest, PublicError
 from webhooks import deliveries, replies, samples, signing
 from webhooks.forms import FilterForm, RecoverForm, RotateForm, SampleForm
 from webhooks.models import Delivery
@@ -24,11 +22,6 @@ class WebhooksView(ConsoleView):
 
     permission: ClassVar[Permission] = Permission.VIEW_WEBHOOKS
     section: ClassVar[str] = "webhooks"
-
-    def to(self, name: str, *args: str, **parameters: str) -> HttpResponse:
-        """Lead to a page of the same organization."""
-        query = urlencode({"organization": self.membership.organization_id, **parameters})
-        return redirect(f"{reverse(name, args=args)}?{query}")
 
 
 class DeliveriesView(WebhooksView):
@@ -47,6 +40,7 @@ class DeliveriesView(WebhooksView):
             except cursors.BadCursor:
                 raise Http404 from None
         kept = {name: value for name, value in request.GET.items() if name != "cursor"}
+        kept["organization"] = str(self.membership.organization_id)
         return self.page(
             "console/webhooks.html",
             form=form,
@@ -116,7 +110,7 @@ class SampleView(WebhooksView):
                 sent = samples.send(organization=self.membership.organization, **form.cleaned_data)
                 sample = replies.sample(sent)
             except PublicError as error:
-                form.add_error(None, error.message)
+                form.add_error("url" if isinstance(error, InvalidRequest) else None, error.message)
         return self.page("console/webhook_test.html", form=form, sample=sample)
 
 

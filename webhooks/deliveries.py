@@ -6,15 +6,16 @@ bytes and its place in the list: `delivery` sends it and counts its attempts on.
 
 import datetime as dt
 import itertools
-from collections.abc import Mapping
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 from django.db import transaction
 from django.db.models import Case, DateTimeField, F, Min, Q, QuerySet, Value, When
 
-from accounts import audit
-from accounts.models import User
+from accounts import audit, policies
+from accounts.models import Organization, User
 from seedancee2.api import cursors
 from seedancee2.api.errors import DeliveryNotFound, InvalidRequest
 from seedancee2.lib import clock, ids, wakeups
@@ -122,8 +123,9 @@ def redeliver(
 
     Raises:
         DeliveryNotFound: malformed, unknown, or another's.
-        InvalidRequest: its body is no longer kept, or it was sent too often already.
+        InvalidRequest: its body is no longer kept, it was sent too often already, or its host is no longer listed.
     """
+    hosts = Organization.objects.values_list("callback_hosts", flat=True).get(pk=organization_id)
     with transaction.atomic():
         row = _find(_of(organization_id, is_test).select_for_update(no_key=True), delivery_id)
         now = clock.now()
@@ -136,6 +138,8 @@ def redeliver(
             )
         if row.attempt_count >= MAX_ATTEMPTS:
             raise InvalidRequest(f"This webhook was sent {row.attempt_count} times; it cannot be sent again.")
+        if problem := policies.host_problem(hosts, row.url):
+            raise InvalidRequest(f"The URL of this webhook {problem}")
         if row.state == _State.PENDING:
             # By hand, it takes nothing from the schedule: that begins anew, as for one that had ended.
             row.schedule_base = row.attempt_count
@@ -157,6 +161,8 @@ def recover(
 ) -> Recovery:
     """Open again what was given up at `since` or later, oldest first, MAX_RECOVERED at most; each begins anew.
 
+    What goes to a host that the organization does not list any more is left out.
+
     Raises:
         InvalidRequest: `since` lies in the future, or further back than bodies are kept.
     """
@@ -165,10 +171,13 @@ def recover(
         raise InvalidRequest("since must not lie in the future.")
     if since < now - KEPT_FOR - _LENIENCY:
         raise InvalidRequest(f"since must lie within the last {KEPT_FOR.days} days.")
+    hosts = Organization.objects.values_list("callback_hosts", flat=True).get(pk=organization_id)
     # What fails again while this runs waits for the next call.
     failed = _of(organization_id, is_test).filter(
         ~Q(body=b""), state=_State.ABANDONED, finished_at__range=(since, now), attempt_count__lt=MAX_ATTEMPTS
     )
+    if hosts:
+        failed = failed.filter(host__regex=_origins(hosts))
     count = 0
     while count < MAX_RECOVERED:
         with transaction.atomic():
@@ -186,6 +195,12 @@ def _before_all_others(endpoint_id: int, now: dt.datetime) -> dt.datetime:
     """Return when one that somebody waits for is due: at once, and before whatever waits at the endpoint."""
     oldest = Delivery.objects.filter(endpoint=endpoint_id, due_at__lte=now).aggregate(at=Min("due_at"))["at"]
     return now if oldest is None else oldest - dt.timedelta(milliseconds=1)
+
+
+def _origins(hosts: Collection[str]) -> str:
+    """Return a regular expression of the origins that a list of hosts allows, as `destinations.is_listed` reads it."""
+    names = [f".*{re.escape(host[1:])}" if host.startswith("*.") else re.escape(host) for host in hosts]
+    return rf"^https?://(\[?({'|'.join(names)})\]?):[0-9]+$"
 
 
 def _reopen(failed: QuerySet[Delivery], limit: int, *, first_at: dt.datetime) -> int:

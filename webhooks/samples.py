@@ -10,9 +10,10 @@ from typing import Any, Final
 from django.conf import settings
 from django.db import transaction
 
+from accounts import policies
 from accounts.models import Organization
 from seedancee2.api import rendering
-from seedancee2.api.errors import RateLimitExceeded
+from seedancee2.api.errors import InvalidRequest, RateLimitExceeded
 from seedancee2.lib import clock, destinations, ids
 from webhooks import delivery
 from webhooks.models import Delivery, SamplePlace
@@ -38,9 +39,12 @@ def send(*, organization: Organization, url: str, event: str) -> Sample:
     """Send a sample of an event, signed and limited as a real webhook, and return what happened; it is not repeated.
 
     Raises:
+        InvalidRequest: the organization's list of hosts does not have this one.
         RateLimitExceeded: as many samples of the organization as may be are under way.
         UnreadableSecret: no configured key opens the signing secret; nothing was sent.
     """
+    if problem := policies.host_problem(organization.callback_hosts, url):
+        raise InvalidRequest(f"The url {problem}")
     sample = Delivery(
         delivery_id=ids.new("dlv"),
         organization=organization,

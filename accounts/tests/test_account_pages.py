@@ -140,7 +140,29 @@ def test_pages_of_ones_own(client: Client, user: User, address: str) -> None:
     reply = client.get(path)
     assert reply.status_code == 200
     check(reply.content.decode())
-    assert Client().get(path)["Location"].startswith(("/accounts/login/", "/accounts/reauthenticate/", "/"))
+    # Who is not signed in is led to the sign-in; who signs out twice, to the beginning.
+    leads_to = Client().get(path)["Location"]
+    assert leads_to.startswith("/accounts/login/") or (address, leads_to) == ("logout/", "/")
+
+
+def test_ones_own_pages_are_ones_own_whatever_the_role_and_nobody_elses(user: User) -> None:
+    passkey = Authenticator.objects.create(user=user, type=Authenticator.Type.WEBAUTHN, data=PASSKEY)
+    for role in [*Membership.Role.values, "none"]:
+        other = UserFactory.create(email=f"{role}@example.com")
+        if role != "none":
+            MembershipFactory.create(user=other, role=role)
+        TOTP.activate(other, generate_totp_secret())
+        RecoveryCodes.activate(other)
+        client = Client()
+        client.force_login(other)
+        client.post("/accounts/reauthenticate/", {"password": PASSWORD, "next": "/accounts/2fa/"})
+        for address in OWN.values():
+            is_of_passkey = "{passkey}" in address
+            reply = client.get(f"/accounts/{address.format(passkey=passkey.pk)}")
+            assert (address, role, reply.status_code) == (address, role, 404 if is_of_passkey else 200)
+            if is_of_passkey:
+                assert client.post(f"/accounts/{address.format(passkey=passkey.pk)}", {"name": "x"}).status_code == 404
+    assert Authenticator.objects.get(pk=passkey.pk).data == PASSKEY
 
 
 # A passkey as fido2 keeps it: enough to be listed, and no browser has its private half.

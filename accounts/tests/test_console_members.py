@@ -130,9 +130,11 @@ def test_the_link_leads_a_stranger_to_sign_in_and_the_right_person_in(organizati
     elsewhere = MembershipFactory.create(user=ada, role=Role.OWNER)
     client = Client()
     client.get(f"/console/invitations/{token}/")
-    # The session keeps the token over the sign-in, which takes the seat.
+    # The session keeps the token over the sign-in, which leads back to the seat; a click takes it.
     signed = client.post("/accounts/login/", {"login": "ada@example.com", "password": PASSWORD}, follow=True)
-    assert b"You have joined" in signed.content
+    assert signed.request["PATH_INFO"] == "/console/invitation/"
+    assert not Membership.objects.filter(user=ada, organization=organization).exists()
+    assert b"Welcome to Northwind" in client.post("/console/invitation/", follow=True).content
     assert client.get("/console/keys/").context["organization"] == organization
     assert Membership.objects.get(user=ada, organization=organization).role == Role.DEVELOPER
     assert Membership.objects.get(user=ada, organization=elsewhere.organization).role == Role.OWNER
@@ -198,6 +200,26 @@ def test_a_member_leaves_and_their_keys_stay(organization: Organization) -> None
     assert b"You have left Northwind" in reply.content
     assert ApiKey.objects.get().state == "active"
     assert Membership.objects.count() == 1
+
+
+def test_the_keys_of_who_has_gone_are_told_and_revoked_in_one_step(organization: Organization) -> None:
+    owner, other = member(organization), member(organization, Role.DEVELOPER, email="dev@example.com")
+    member(organization, Role.DEVELOPER)
+    for made_by in (other.user, other.user, owner.user):
+        issue_key(organization, created_by=made_by)
+    assert signed_in(other.user).post(f"{PAGE}leave/", {"confirm": "Northwind"}).status_code == 302
+    assert AuditEntry.objects.get(action="member.left").after == {"keys that go on working": 2}
+    client = signed_in(owner.user)
+    assert "dev@example.com made 2 keys that still work" in client.get(PAGE).content.decode()
+    address = f"{PAGE}gone/{other.user.pk}/keys/"
+    assert client.get(f"{PAGE}gone/{owner.user.pk}/keys/").status_code == 404
+    assert b"This is not" in client.post(address, {"confirm": "dev"}).content
+    assert ApiKey.objects.filter(revoked_at=None).count() == 3
+    reply = client.post(address, {"confirm": "dev@example.com"}, follow=True)
+    assert "2 of dev@example.com’s keys are revoked" in reply.content.decode()
+    assert [key.created_by for key in ApiKey.objects.filter(revoked_at=None)] == [owner.user]
+    assert "still work" not in client.get(PAGE).content.decode()
+    assert client.get(address).status_code == 404
 
 
 def test_the_last_owner_does_not_leave(organization: Organization) -> None:

@@ -14,7 +14,7 @@ from django.core import mail
 from django.core.exceptions import PermissionDenied
 from django.db import connection, connections
 
-from accounts import invitations
+from accounts import invitations, members
 from accounts.models import AuditEntry, Invitation, Membership, Organization, User
 from accounts.tests.factories import MembershipFactory, OrganizationFactory, UserFactory
 from seedancee2.api.errors import InvalidRequest
@@ -220,3 +220,26 @@ def test_of_many_acceptances_and_a_withdrawal_at_once_one_counts() -> None:
     invitation.refresh_from_db()
     is_member = Membership.objects.filter(user=person).count() == 1
     assert (invitation.accepted_at is not None, invitation.withdrawn_at is not None) == (is_member, not is_member)
+
+
+def test_what_was_offered_ends_with_the_right_to_offer_it(owner):
+    """Removed, demoted or gone: nothing that somebody may not give any more can be taken."""
+
+    def open_ones() -> set[str]:
+        return set(Invitation.objects.filter(withdrawn_at=None, accepted_at=None).values_list("email", flat=True))
+
+    second = MembershipFactory.create(organization=owner.organization, role=Role.OWNER)
+    tokens = {role: invite(second, f"{role}@example.com", role) for role in (Role.OWNER, Role.ADMIN, Role.VIEWER)}
+    invite(owner, "kept@example.com")
+    members.change_role(membership=second, role=Role.ADMIN, actor=owner.user, may_touch_owners=True)
+    assert open_ones() == {"admin@example.com", "viewer@example.com", "kept@example.com"}
+    vouched = Invitation.objects.get(email="viewer@example.com")
+    with time_machine.travel(clock.now() + dt.timedelta(minutes=6)):
+        invitations.resend(invitation=vouched, actor=owner.user, may_touch_owners=True)
+    members.remove(membership=second, actor=owner.user, may_touch_owners=True, revokes_keys=False)
+    assert open_ones() == {"viewer@example.com", "kept@example.com"}
+    with pytest.raises(invitations.Unusable, match="withdrawn"):
+        invitations.accept(tokens[Role.ADMIN], UserFactory.create(email="admin@example.com"))
+    with pytest.raises(PermissionDenied):
+        invite(second, "late@example.com")
+    assert AuditEntry.objects.filter(action="invitation.withdrawn").count() == 2

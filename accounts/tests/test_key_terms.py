@@ -141,6 +141,24 @@ def test_a_change_does_not_stretch_the_longest_life(organization, person):
         assert keys.change(key=key, changed_by=person, expires_at=NOON + 10 * DAY).expires_at == NOON + 10 * DAY
 
 
+def test_a_key_that_a_later_policy_forbids_can_be_narrowed_and_nothing_else(organization, person):
+    key = keys.issue(organization=organization, name="k", mode="live", created_by=person, create_rate_limit=500).key
+    organization.longest_key_days, organization.demands_key_caps = 10, True
+    organization.save()
+    before = ApiKey.objects.values().get()
+    for wider in ({"create_rate_limit": 501}, {"create_rate_limit": None}, {"request_rate_limit": 6001}):
+        with pytest.raises(InvalidRequest):
+            keys.change(key=key, changed_by=person, **wider)
+    assert ApiKey.objects.values().get() == before
+
+    keys.change(key=key, changed_by=person, scopes=["read"], create_rate_limit=400, allowed_networks=["10.0.0.0/8"])
+    keys.change(key=key, changed_by=person, name="narrow", monthly_credit_cap=5)
+    keys.change(key=key, changed_by=person, expires_at=NOON + 900 * DAY)
+
+    key.refresh_from_db()
+    assert (key.name, key.scopes, key.create_rate_limit, key.monthly_credit_cap) == ("narrow", ["read"], 400, 5)
+
+
 def test_what_becomes_of_a_key_stands_in_the_audit_log(organization, person):
     key = keys.issue(
         organization=organization, name="farm", mode="live", created_by=person, scopes=["read"], monthly_credit_cap=9

@@ -79,7 +79,7 @@ def test_other_organizations_stay_open(strict: Organization) -> None:
     other = MembershipFactory.create(user=user, organization__name="Zebra").organization
     client = signed_in(user)
     assert client.get("/console/keys/")["Location"] == SET_UP  # Northwind comes first
-    assert client.post("/console/organization/", {"organization": other.pk})["Location"] == "/console/"
+    assert client.post("/console/organization/", {"organization": other.pk})["Location"].startswith("/console/?")
     assert b"Zebra" in client.get("/console/keys/").content
     assert client.post("/console/organization/", {"organization": strict.pk})["Location"] == SET_UP
     assert b"Zebra" in client.get("/console/keys/").content

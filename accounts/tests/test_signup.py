@@ -13,7 +13,7 @@ from accounts import organizations
 from accounts.console import SESSION_KEY
 from accounts.models import AuditEntry, Invitation, Membership, Organization, User
 from accounts.tests.factories import PASSWORD, MembershipFactory, OrganizationFactory, UserFactory
-from accounts.tests.test_invitations import invite
+from accounts.tests.test_invitations import invite, token_of_last_mail
 from seedancee2.lib import clock
 
 pytestmark = pytest.mark.django_db
@@ -185,13 +185,31 @@ def test_an_invitation_that_is_gone_leaves_nobody_behind(settings: LazySettings,
     assert b"Sign-up is closed" in client.get(SIGNUP).content
 
 
-def test_the_invited_who_have_an_account_join_by_signing_in(token: str) -> None:
+def test_the_invited_who_have_an_account_join_by_a_click_after_signing_in(token: str) -> None:
     UserFactory.create(email="ada@example.com")
     UserFactory.create(email="eve@example.com")
     other = followed(token)
     other.post(LOGIN, {"login": "eve@example.com", "password": PASSWORD})
     assert joined() == []
     client = followed(token)
-    client.post(LOGIN, {"login": "ada@example.com", "password": PASSWORD})
+    reply = client.post(LOGIN, {"login": "ada@example.com", "password": PASSWORD}, follow=True)
+    assert (reply.request["PATH_INFO"], b"Join Northwind" in reply.content) == ("/console/invitation/", True)
+    assert joined() == []
+    assert b"Welcome to Northwind" in client.post("/console/invitation/", follow=True).content
     assert joined() == ["ada@example.com"]
-    assert b"You have joined" in client.get("/accounts/profile/").content
+
+
+def test_without_organizations_of_ones_own_newcomers_wait_for_an_invitation(settings: LazySettings) -> None:
+    settings.SIGNUP_OPEN, settings.SIGNUP_MAKES_ORGANIZATION = True, False
+    client = Client()
+    assert b"Sign up" in client.get("/").content
+    assert sign_up(client).status_code == 302
+    assert (Organization.objects.count(), Membership.objects.count(), User.objects.count()) == (0, 0, 1)
+    page = client.get("/console/").content
+    assert b"You belong to no organization yet" in page
+    invite(MembershipFactory.create(organization=OrganizationFactory.create(name="Northwind"), role="owner"))
+    client.get(f"/console/invitations/{token_of_last_mail()}/")
+    assert b"Welcome to Northwind" in client.post("/console/invitation/", follow=True).content
+    assert joined() == ["ada@example.com"]
+    settings.SIGNUP_OPEN = False
+    assert b"Sign up" not in Client().get("/").content

@@ -1,7 +1,9 @@
 """Mails at low balances and about requests for credits: to whom, how often, and through every fault."""
 
 import concurrent.futures
+import contextlib
 import datetime as dt
+import threading
 from smtplib import SMTPRecipientsRefused, SMTPServerDisconnected
 
 import pytest
@@ -310,3 +312,24 @@ def test_a_mail_server_that_is_away_is_asked_once_in_a_sweep(organization, monke
 
     monkeypatch.setattr(Unreliable, "fails_with", None)
     assert notices.tell() == 2
+
+
+@pytest.mark.race
+@pytest.mark.django_db(transaction=True)
+def test_of_many_added_at_once_no_more_than_the_most_stay():
+    organization, user = OrganizationFactory.create(), UserFactory.create()
+    begin = threading.Barrier(6)
+
+    def add_some(number: int) -> None:
+        begin.wait(10)
+        try:
+            for credits in range(1 + 4 * number, 5 + 4 * number):
+                with contextlib.suppress(alerts.Refused):
+                    alerts.add(organization_id=organization.pk, credits=credits, added_by=user)
+        finally:
+            connections.close_all()
+
+    with concurrent.futures.ThreadPoolExecutor(max_workers=6) as pool:
+        list(pool.map(add_some, range(6)))
+
+    assert BalanceAlert.objects.count() == alerts.MAX_ALERTS

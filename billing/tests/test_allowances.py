@@ -67,7 +67,7 @@ def test_a_planted_bug_is_found(organization, function, old, new):
 
 
 def test_a_guard_that_is_taken_away_lets_too_much_pass(organization):
-    plant_in_database("billing_reserve_within", (" WHERE a.used + p_amount <= p_cap", ""))
+    plant_in_database("billing_reserve_within", (" WHERE a.used + p_amount <= cap", ""))
     for number in range(4):
         _reserve(organization, f"vid_{number}")
     assert KeyAllowance.objects.get().used == 120

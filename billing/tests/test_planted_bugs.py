@@ -138,12 +138,12 @@ BUGS = {
     "a large adjustment moves at once": (
         adjustments,
         "request",
-        ("if is_new and abs(amount) + _moved_alone_today(adjustment) <= adjustment.limit:", "if is_new:"),
+        ("if is_new and abs(amount) + _moved_alone_today(requested_by) <= adjustment.limit:", "if is_new:"),
     ),
     "many small adjustments pass for none": (
         adjustments,
         "request",
-        ("abs(amount) + _moved_alone_today(adjustment)", "abs(amount)"),
+        ("abs(amount) + _moved_alone_today(requested_by)", "abs(amount)"),
     ),
     "a repeated request moves again": (
         adjustments,

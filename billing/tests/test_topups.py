@@ -67,6 +67,7 @@ def test_a_grant_within_the_limit_moves_at_once_and_once(organization, ann):
     assert actions(organization) == [
         "credits.requested",
         "credits.adjustment_requested",
+        "credits.adjusted",
         "credits.request_granted",
     ]
     granted = AuditEntry.objects.get(action="credits.request_granted")
@@ -92,7 +93,7 @@ def test_above_the_limit_a_second_person_ends_the_request(organization, ann, bob
     request.refresh_from_db()
     assert (request.state, request.reply, balance(organization)) == (State.GRANTED, "Invoice 7", (101, 0))
     assert request.decided_at is not None
-    assert actions(organization)[-1] == "credits.adjustment_approved"
+    assert actions(organization)[-2:] == ["credits.adjustment_approved", "credits.adjusted"]
     assert AuditEntry.objects.get(action="credits.adjustment_approved").actor == bob
 
 
@@ -145,6 +146,21 @@ def test_nobody_grants_what_they_asked_for(organization, ann):
         topups.grant(request_id=request.pk, amount=5, reason="x", granted_by=ann)
 
     assert (balance(organization), Adjustment.objects.count()) == ((0, 0), 0)
+
+
+def test_nor_approves_it_as_the_second_person(organization, ann, bob):
+    request = topups.ask(organization_id=organization.pk, amount=500, note="", asked_by=ann)
+    topups.grant(request_id=request.pk, amount=500, reason="x", granted_by=bob)
+
+    with pytest.raises(adjustments.NotAllowed, match="customer who asked"):
+        adjustments.approve(adjustment_id=request.pk, approved_by=f"user:{ann.pk}")
+
+    assert balance(organization) == (0, 0)
+    assert "credits.adjusted" not in actions(organization)
+    carol = UserFactory.create(is_staff=True)
+    adjustments.approve(adjustment_id=request.pk, approved_by=f"user:{carol.pk}")
+    assert balance(organization) == (500, 0)
+    assert actions(organization)[-1] == "credits.adjusted"
 
 
 @pytest.mark.parametrize("amount", [0, -5, topups.MAX_AMOUNT + 1])

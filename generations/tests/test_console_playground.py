@@ -1,18 +1,21 @@
 """The playground: the form that a model allows, what it costs, the one task that comes of it, and who may make it."""
 
+import html
 import json
 import re
 import threading
+import uuid
 
 import pytest
 import time_machine
 from django.core.cache import cache
 from django.db import connections
 
-from accounts.models import AuditEntry
-from accounts.tests.factories import OrganizationFactory
+from accounts import keys, organizations
+from accounts.models import ApiKey, AuditEntry
+from accounts.tests.factories import OrganizationFactory, issue_key
 from billing import ledger
-from billing.models import LedgerEntry, Rate
+from billing.models import KeyAllowance, LedgerEntry, Rate
 from generations import lifecycle, requests
 from generations.models import Generation, PublicModel
 from generations.tests.callers import TASKS, Caller
@@ -141,7 +144,7 @@ def test_a_test_video_is_made_free_of_charge_and_followed_to_its_end(person):
     task = Generation.objects.get()
     assert (reply.status_code, reply["Location"]) == (
         302,
-        f"{PAGE}?task={task.pk}&organization={person.organization.pk}",
+        f"{PAGE}?organization={person.organization.pk}&task={task.pk}",
     )
     assert (task.is_test, task.api_key_id, task.created_by, task.credits) == (True, None, person.user, 20)
     assert UpstreamJob.objects.get().traffic == "test"
@@ -358,6 +361,42 @@ def test_a_suspended_organization_makes_nothing(person):
     assert "is suspended" in person.read(PAGE)
     assert "is suspended" in person.send(PAGE, form()).content.decode()
     assert not Generation.objects.exists()
+
+
+def test_a_live_video_keeps_to_the_key_that_was_chosen(person):
+    def live(**values):
+        reply = person.send(PAGE, form(token=uuid.uuid4().hex, mode="live", **values))
+        return "made" if reply.status_code == 302 else reply.content.decode()
+
+    assert "no API key" in person.read(PAGE)
+    issue_key(person.organization, created_by=person.user, monthly_credit_cap=30, allowed_models=["mini"])
+    capped = ApiKey.objects.get(created_by=person.user)
+    issue_key(person.organization, monthly_credit_cap=90)
+    foreign = ApiKey.objects.get(organization=person.organization, monthly_credit_cap=90)
+    page = person.read(PAGE)
+    assert (capped.masked in page, foreign.masked in page) == (True, False)
+
+    before = person.holdings()
+    assert "Choose one of your live keys" in live(key=str(foreign.pk))
+    assert "may not use the model fast, only mini" in html.unescape(live(key=str(capped.pk), model="fast"))
+    assert person.holdings() == before
+    assert live(key=str(capped.pk)) == "made"
+    assert "reached its cap of 30 credits a month: 10 are left" in live(key=str(capped.pk))
+    assert live() == "made"  # nothing demands a key yet
+    assert list(KeyAllowance.objects.values_list("api_key", "used")) == [(capped.pk, 20)]
+    noted = AuditEntry.objects.filter(action="task.created").order_by("pk").first()
+    assert noted.after["within the limits of"] == f"{capped.name} ({capped.masked})"
+
+    organizations.change(organization=person.organization, actor=None, demands_key_caps=True)
+    before = person.holdings()
+    assert "Choose one of your live keys" in live()
+    assert "10 are left" in live(key=str(capped.pk))
+    assert person.send(PAGE, form(token=uuid.uuid4().hex)).status_code == 302  # a test video is free
+    keys.revoke(key=capped, revoked_by=None)
+    assert "You have no live key with a cap" in live(key=str(capped.pk))
+    assert person.holdings()[2:] == before[2:]
+    admin = Person(person.organization, Role.ADMIN)
+    assert admin.send(PAGE, form(token=uuid.uuid4().hex, mode="live")).status_code == 302
 
 
 @pytest.mark.parametrize("role", Role.values)

@@ -1,6 +1,7 @@
 """Deletion on demand: what goes, what stays, who may, and what a crash in between leaves behind."""
 
 import datetime as dt
+import uuid
 from pathlib import Path
 
 import pytest
@@ -19,10 +20,12 @@ from generations.tests.callers import TASKS, Caller
 from generations.tests.factories import create_generation, funded_organization
 from generations.tests.people import Person, Role
 from generations.tests.pipeline import route_live_traffic_to_sandbox, run_to_end
-from providers import late
+from providers import jobs, late
+from providers.adapters.base import ErrorClass, Exchange, Failed, Succeeded
 from providers.models import SandboxRun, UpstreamCall, UpstreamJob
 from seedancee2.lib import clock
 from tests.crashes import after, before, killed
+from webhooks import callbacks
 from webhooks.models import Callback, Delivery
 
 pytestmark = pytest.mark.django_db
@@ -106,7 +109,10 @@ def test_what_was_asked_goes_from_every_table_and_what_was_paid_stays(caller, re
 
     reply = person.send(path_of(task), {"confirmation": task.pk})
 
-    assert (reply.status_code, reply["Location"]) == (302, f"/console/tasks/{task.pk}/")
+    assert (reply.status_code, reply["Location"]) == (
+        302,
+        f"/console/tasks/{task.pk}/?organization={caller.organization.pk}",
+    )
     assert "sedan" not in everything_kept()
     assert list(LedgerEntry.objects.values()) == entries
     assert ledger.balance(organization_id=caller.organization.pk) == balance
@@ -131,6 +137,44 @@ def test_what_was_asked_goes_from_every_table_and_what_was_paid_stays(caller, re
     assert "The video was deleted" in page
     assert "Delete video and prompt" not in page
     assert "sedan" not in page
+
+
+def test_a_file_that_was_seen_before_is_asked_for_again_and_is_gone(caller, task):
+    address = f"/media/{OutputAsset.objects.get(kind='video').path}"
+    seen = Client().get(address)
+    assert seen["Cache-Control"] == "private, max-age=300, must-revalidate"
+    again = {"if-none-match": seen["ETag"]}
+    kept = Client().get(address, headers=again)
+    assert (kept.status_code, kept["Cache-Control"]) == (304, seen["Cache-Control"])
+
+    deletion.hide_files([task.pk])
+
+    gone = Client().get(address, headers=again)
+    assert (gone.status_code, gone["Cache-Control"]) == (410, "no-store")
+
+
+def test_what_a_provider_says_after_the_deletion_is_not_kept(caller):
+    with time_machine.travel(clock.now(), tick=False) as turned:
+        task = create_generation(caller.organization, is_test=True, prompt=f"{SECRET} [sandbox:stuck]")
+        run_to_end(turned, task, seconds=4000)
+        assert deletion.erase_prompts([task.pk]) == 1
+    job = UpstreamJob.objects.select_related("channel").get()
+    calls, kept = UpstreamCall.objects.count(), Callback.objects.count()
+    said = Exchange(kind="fetch", status_code=200, request=SECRET, response=SECRET, duration_ms=1)
+
+    jobs.record_calls(job, [said], clock.now())
+    callbacks._keep(job, {"content-type": SECRET}, SECRET.encode(), Callback.Verdict.HINT, SECRET)
+    # A worker that had asked before the deletion, and hears only now.
+    for write in (
+        lambda row: jobs.failed(row, Failed(ErrorClass.CUSTOMER_MODERATION, SECRET)),
+        lambda row: jobs.succeeded(row, Succeeded(f"https://cdn.example.com/{SECRET}.mp4")),
+    ):
+        UpstreamJob.objects.update(lease_token=uuid.uuid4(), status="running", finished_at=None)
+        write(UpstreamJob.objects.select_related("channel").get())
+
+    assert (UpstreamCall.objects.count(), Callback.objects.count()) == (calls + 1, kept + 1)
+    assert "sedan" not in everything_kept()
+    assert UpstreamJob.objects.get().result == {}
 
 
 def test_a_repeat_changes_nothing(caller, task):

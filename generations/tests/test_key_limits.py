@@ -12,7 +12,7 @@ from django.db import connections
 from django.test import Client
 
 from accounts import keys, organizations
-from accounts.models import ApiKey, Organization
+from accounts.models import ApiKey, AuditEntry, Organization
 from accounts.tests.factories import issue_key
 from billing import ledger
 from billing import reconciliation as ledger_reconciliation
@@ -21,6 +21,7 @@ from generations import lifecycle, reconciliation
 from generations.models import Generation, ModelAlias
 from generations.tests.callers import TASKS, Caller, minimal
 from generations.tests.factories import funded_organization
+from seedancee2.lib import clock
 
 NOON = dt.datetime(2026, 11, 20, 12, tzinfo=dt.UTC)
 REACHED = (
@@ -139,12 +140,49 @@ def test_what_is_given_back_goes_to_the_month_of_its_hold() -> None:
 
 
 @pytest.mark.django_db
-def test_keys_without_a_cap_and_test_keys_leave_no_allowance() -> None:
-    organization = funded_organization()
-    for client in (caller(organization), caller(organization, mode="test")):
-        assert client.create(minimal()).status_code == 201
+def test_test_keys_leave_no_allowance() -> None:
+    assert caller(funded_organization(), mode="test").create(minimal()).status_code == 201
     assert used() == {}
-    assert list(Reservation.objects.values_list("allowance", flat=True)) == [None]
+    assert not Reservation.objects.exists()
+
+
+@pytest.mark.django_db
+def test_a_cap_counts_what_the_key_used_before_it_was_set_and_while_it_was_lifted() -> None:
+    client = caller(funded_organization())
+    key = ApiKey.objects.latest("pk")
+    failing, _ = (client.create(minimal()).json()["data"]["id"] for _ in range(2))
+    assert list(used().values()) == [40]
+    keys.change(key=key, changed_by=None, monthly_credit_cap=59)
+    reply = client.create(minimal())
+    assert (reply.status_code, "59 credits a month: 19 are left" in reply.json()["error"]["message"]) == (402, True)
+    end(failing, is_good=False)
+    keys.change(key=key, changed_by=None, monthly_credit_cap=None)
+    assert [client.create(minimal()).status_code for _ in range(2)] == [201, 201]
+    keys.change(key=key, changed_by=None, monthly_credit_cap=79)
+    assert client.create(minimal()).status_code == 402
+    assert list(used().values()) == [60]
+    assert ledger_reconciliation.discrepancies() == []
+
+
+@pytest.mark.django_db
+def test_what_a_key_is_told_holds_for_the_one_that_it_replaced() -> None:
+    organization = funded_organization()
+    client = caller(organization)
+    old = ApiKey.objects.latest("pk")
+    middle = keys.roll(key=old, rolled_by=None, overlap=dt.timedelta(days=7)).key
+    new = keys.roll(key=middle, rolled_by=None, overlap=dt.timedelta(days=7)).key
+    ends_at = clock.now() + dt.timedelta(days=1)
+
+    keys.change(key=new, changed_by=None, allowed_models=["fast"], monthly_credit_cap=30, expires_at=ends_at)
+
+    assert client.create(minimal()).status_code == 403
+    keys.change(key=new, changed_by=None, allowed_models=[], name="farm", expires_at=ends_at + dt.timedelta(days=30))
+    assert [client.create(minimal()).status_code for _ in range(2)] == [201, 402]
+    for key in (old, middle):
+        key.refresh_from_db()
+        assert (key.monthly_credit_cap, key.expires_at, key.name == "farm") == (30, ends_at, False)
+    entry = AuditEntry.objects.filter(action="key.changed").earliest("pk")
+    assert entry.after["keys it replaced, changed too"] == [old.masked, middle.masked]
 
 
 @pytest.mark.django_db

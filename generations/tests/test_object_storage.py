@@ -44,4 +44,6 @@ def test_outputs_are_stored_in_the_bucket_under_our_names(endpoint, settings):
     stored = {item["Key"]: item["Size"] for item in client.list_objects_v2(Bucket=BUCKET)["Contents"]}
     assert stored == dict(OutputAsset.objects.values_list("path", "size_bytes"))
     assert sorted(stored)[-1] == f"videos/{generation.created_at:%Y/%m/%d}/{generation.public_id}.mp4"
-    assert client.head_object(Bucket=BUCKET, Key=sorted(stored)[-1])["ContentType"] == "video/mp4"
+    heads = [client.head_object(Bucket=BUCKET, Key=key) for key in sorted(stored)]
+    assert heads[-1]["ContentType"] == "video/mp4"
+    assert {head["CacheControl"] for head in heads} == {"private, max-age=300, must-revalidate"}

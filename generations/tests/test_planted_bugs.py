@@ -94,7 +94,7 @@ BUGS = {
 # Some come to light only where a worker dies before one certain write, or after certain answers. The machine finds them
 # within some hundred examples; here its steps are given, to find them at once.
 FAIL_AND_REPEAT: list[tuple[str, Any]] = [
-    # Twice, since chance has it which of the two tasks is asked for first, and only the live one has credits.
+    # Both tasks: which comes first is chance, and only the live one has credits.
     ("bring_home", ("customer_input", "whole", 0)),
     ("bring_home", ("customer_input", "whole", 0)),
     ("repeat_of", ("failed",)),

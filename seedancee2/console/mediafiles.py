@@ -11,6 +11,7 @@ from django.views.decorators.http import require_safe
 from whitenoise.responders import SlicedFile
 
 from generations import deletion
+from seedancee2.lib.storage_urls import CACHE_CONTROL
 
 _RANGE = re.compile(r"bytes=(\d*)-(\d*)")
 
@@ -22,11 +23,13 @@ def serve(request: HttpRequest, path: str) -> HttpResponseBase:
     The 410 is told whatever the storage, so that the media host in production can ask here for files that it misses.
     """
     if deletion.was_asked(path):
-        return HttpResponse("This file was deleted.\n", status=410, content_type="text/plain; charset=utf-8")
+        gone = HttpResponse("This file was deleted.\n", status=410, content_type="text/plain; charset=utf-8")
+        gone.headers["Cache-Control"] = "no-store"
+        return gone
     file = _find(path)
     size = file.stat().st_size
     etag = f'"{size:x}-{file.stat().st_mtime_ns:x}"'
-    headers = {"Accept-Ranges": "bytes", "Cache-Control": "public, max-age=31536000, immutable", "ETag": etag}
+    headers = {"Accept-Ranges": "bytes", "Cache-Control": CACHE_CONTROL, "ETag": etag}
     if request.headers.get("If-None-Match") == etag:
         return HttpResponse(status=304, headers=headers)
 

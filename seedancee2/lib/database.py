@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Final
 import psycopg
 from django.conf import settings
 from django.db import DatabaseError, connection
+from psycopg.errors import QueryCanceled
 from psycopg.pq import TransactionStatus
 
 _SUSPICIOUS_SECONDS: Final = 0.2
@@ -86,3 +87,8 @@ def _limit(timeout: str) -> str:
             "SELECT current_setting('statement_timeout'), set_config('statement_timeout', %s, false)", [timeout]
         )
         return str(cursor.fetchone()[0])
+
+
+def took_too_long(error: DatabaseError) -> bool:
+    """Tell whether PostgreSQL gave a statement up at its time limit."""
+    return isinstance(error.__cause__, QueryCanceled)

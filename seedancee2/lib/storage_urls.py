@@ -1,9 +1,12 @@
 """Where media is kept, told as one URL: `file:///path` or `s3://bucket?endpoint_url=...`."""
 
-from typing import Any
+from typing import Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from django.core.exceptions import ImproperlyConfigured
+
+# Short and for one browser alone, so that a deleted file does not live on in caches; an ETag makes asking again cheap.
+CACHE_CONTROL: Final = "private, max-age=300, must-revalidate"
 
 _S3_OPTIONS = {"endpoint_url", "region_name", "access_key", "secret_key", "location", "addressing_style", "default_acl"}
 
@@ -31,6 +34,12 @@ def storage_for(url: str) -> dict[str, Any]:
             )
         return {
             "BACKEND": "storages.backends.s3.S3Storage",
-            "OPTIONS": {"bucket_name": parts.netloc, "file_overwrite": True, "querystring_auth": False, **options},
+            "OPTIONS": {
+                "bucket_name": parts.netloc,
+                "file_overwrite": True,
+                "querystring_auth": False,
+                "object_parameters": {"CacheControl": CACHE_CONTROL},
+                **options,
+            },
         }
     raise ImproperlyConfigured(f"MEDIA_STORAGE_URL must be file:///path or s3://bucket?…, not {parts.scheme}://…")

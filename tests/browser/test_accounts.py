@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 from allauth.mfa.totp.internal.auth import format_hotp_value, hotp_value, yield_hotp_counters_from_time
-from axe_playwright_python.sync_playwright import Axe
 from playwright.sync_api import Page, expect
 
 pytestmark = [pytest.mark.browser, pytest.mark.xdist_group("browser")]
@@ -46,6 +45,16 @@ def code_of(secret: str) -> str:
     return format_hotp_value(hotp_value(secret, next(yield_hotp_counters_from_time())))
 
 
+def set_up_the_app(page: Page) -> None:
+    """On the page of the second factor."""
+    page.get_by_role("link", name="Set up the app").click()
+    say_that_it_is_you(page)
+    secret = page.locator("#totp-secret").inner_text()
+    page.get_by_label("The code that the app shows now").fill(code_of(secret))
+    page.get_by_role("button", name="Turn on").click()
+    expect(page.get_by_text("10 of 10 are left")).to_be_visible()
+
+
 def test_a_password_can_be_shown_and_is_sent_hidden(page: Page) -> None:
     page.goto("/accounts/signup/")
     field = page.get_by_role("textbox", name="Password")
@@ -60,12 +69,7 @@ def test_a_password_can_be_shown_and_is_sent_hidden(page: Page) -> None:
 def test_an_authenticator_app_becomes_the_second_factor(page: Page) -> None:
     sign_up(page, "app@example.com", "App User")
     page.goto("/accounts/2fa/")
-    page.get_by_role("link", name="Set up the app").click()
-    say_that_it_is_you(page)
-    secret = page.locator("#totp-secret").inner_text()
-    page.get_by_label("The code that the app shows now").fill(code_of(secret))
-    page.get_by_role("button", name="Turn on").click()
-    expect(page.get_by_text("10 of 10 are left")).to_be_visible()
+    set_up_the_app(page)
     recovery_code = page.locator("#recovery-codes").inner_text().split()[0]
     sign_out(page)
     fill_in_sign_in(page, "app@example.com")
@@ -120,26 +124,3 @@ def test_a_passkey_dialogue_that_is_closed_is_explained(page: Page) -> None:
     page.goto("/accounts/login/")
     page.get_by_role("button", name="Sign in with a passkey").click()
     expect(page.get_by_role("alert")).to_contain_text("The passkey was not used")
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_axe_finds_nothing_on_the_pages_of_an_account(page: Page, scheme: Any) -> None:
-    page.emulate_media(color_scheme=scheme)
-    axe = Axe()
-    found: dict[str, str] = {}
-
-    def look(address: str) -> None:
-        page.goto(address)
-        report = axe.run(page)
-        if report.violations_count:
-            found[address] = report.generate_report()
-
-    for address in ("login/", "signup/", "password/reset/", "password/reset/done/", "inactive/", "confirm-email/"):
-        look(f"/accounts/{address}")
-    sign_up(page, f"axe-{scheme}@example.com", "Axe")
-    page.goto("/accounts/2fa/totp/activate/")
-    say_that_it_is_you(page)
-    for address in ("profile/", "email/", "password/change/", "sessions/", "2fa/", "2fa/totp/activate/"):
-        look(f"/accounts/{address}")
-    look("/accounts/2fa/webauthn/add/")
-    assert found == {}

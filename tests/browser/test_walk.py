@@ -9,7 +9,7 @@ import pytest
 import requests
 from playwright.sync_api import Browser, Page, expect
 
-from tests.browser.test_accounts import PASSWORD, sign_up
+from tests.browser.test_accounts import PASSWORD, set_up_the_app, sign_up
 from tests.local_system import LocalSystem
 from tests.receivers import Received, Receiver
 
@@ -96,7 +96,7 @@ def test_the_playground_makes_a_video_without_leaving_the_page(page: Page) -> No
     expect(page.get_by_text("50 credits", exact=False).first).to_be_visible()
 
 
-def test_a_company_invites_an_admin_who_issues_a_key_that_stops_at_its_cap(
+def test_a_company_invites_an_admin_demands_a_second_factor_and_has_a_key_that_stops_at_its_cap(
     browser: Browser, page: Page, base_url: str, system: LocalSystem
 ) -> None:
     sign_up(page, "owner@example.com", "Northwind")
@@ -118,6 +118,19 @@ def test_a_company_invites_an_admin_who_issues_a_key_that_stops_at_its_cap(
     admin.get_by_role("button", name="Create account").click()
     expect(admin.get_by_role("link", name="Members")).to_be_visible()
     key = issue_key(admin, "capped", cap=2 * PRICE + 1)
+
+    page.goto("/accounts/2fa/")
+    set_up_the_app(page)
+    page.goto("/console/settings/")
+    page.get_by_label("Every member needs a second factor").check()
+    page.get_by_role("button", name="Save").click()
+    expect(page.get_by_text("The settings are saved.")).to_be_visible()
+    admin.goto("/console/keys/")
+    expect(admin.get_by_text("Northwind asks everyone who enters for a second factor.")).to_be_visible()
+    set_up_the_app(admin)
+    admin.goto("/accounts/2fa/")
+    admin.get_by_role("link", name="Go to the console").click()
+    expect(admin.get_by_role("link", name="Members")).to_be_visible()
     context.close()
 
     assert [create(base_url, key).status_code for _ in range(3)] == [201, 201, 402]

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.test import Client
 
+from accounts import organizations
 from accounts.models import AuditEntry, Membership, Organization, User
 from accounts.tests.factories import MembershipFactory, OrganizationFactory
 from seedancee2.lib import clock
@@ -77,7 +78,7 @@ def test_the_roles_table_cell_by_cell(organization: Organization, receiver: Rece
     one = f"{PAGE}deliveries/{row.pk}/"
     secret = secrets.current(organization_id=organization.pk)
 
-    assert (b'href="/console/webhooks/"' in client.get("/console/keys/").content) == sees
+    assert (b'href="/console/webhooks/?organization=' in client.get("/console/keys/").content) == sees
     for address, may in ((PAGE, sees), (one, sees), (TEST, redelivers), (RECOVER, redelivers), (SIGNING, manages)):
         reply = client.get(address)
         assert reply.status_code == (200 if may else 403), address
@@ -231,6 +232,25 @@ def test_a_bad_url_is_explained_and_not_called(organization: Organization) -> No
         page = text(member(organization).post(TEST, {"url": internal.url("/"), "event": "video.generation.failed"}))
         assert internal.connection_count == 0
     assert "The URL must not point to a private address." in page
+
+
+def test_the_list_of_hosts_binds_samples_and_what_is_sent_again(organization: Organization, receiver: Receiver) -> None:
+    browser, url = member(organization), receiver.url("/hook")
+    organizations.change(organization=organization, actor=None, callback_hosts=["127.0.0.1", "*.loom.example"])
+    listed = ((url, "http://127.0.0.1:8001"), ("https://a.loom.example/", "https://a.loom.example:443"))
+    kept = [failed(organization, url=one, host=host) for one, host in listed]
+    others = ("https://loom.example/", "https://evil.example/", "https://loom.example.evil.example/")
+    left = [failed(organization, url=one, host=f"{one[:-1]}:443") for one in others]
+
+    assert "must name a host that your organization allows: 127.0.0.1" in text(
+        browser.post(TEST, {"url": others[1], "event": "video.generation.completed"})
+    )
+    assert "must name a host" in text(browser.post(f"{PAGE}deliveries/{left[0].pk}/", follow=True))
+    assert AuditEntry.objects.filter(action="webhook.redelivered").count() == 0
+    assert "2 failed webhooks are being sent again." in text(
+        browser.post(RECOVER, {"mode": "live", "since": yesterday()}, follow=True)
+    )
+    assert set(Delivery.objects.filter(state="pending").values_list("pk", flat=True)) == {row.pk for row in kept}
 
 
 def test_recovery_tells_how_many_and_refuses_what_is_too_long_ago(organization: Organization) -> None:

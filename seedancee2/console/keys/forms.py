@@ -120,6 +120,11 @@ class ChangeKeyForm(TermsForm):
             "request_rate_limit": key.request_rate_limit,
         }
         super().__init__(*args, organization=key.organization, key=key, initial=initial, **kwargs)
+        if self.latest is not None and (key.expires_at is None or key.expires_at > self.latest):
+            # Older than the policy: it may stay as it is, or become narrower.
+            field = self.fields["expires_on"]
+            field.required = False
+            field.widget.attrs.pop("max", None)
         if key.is_test:
             del self.fields["monthly_credit_cap"]
         self.key = key

@@ -10,7 +10,7 @@ from django.core.paginator import Paginator
 from django.db.models import Q, QuerySet
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, redirect
+from django.shortcuts import get_object_or_404
 from django.utils.http import urlencode
 
 from accounts import keys, roles
@@ -27,7 +27,7 @@ KEYS_ON_A_PAGE = 50
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A key as the pages show it. `used` is what its cap has of this month, in credits."""
+    """A key as the pages show it. `used` is what its tasks cost this month, in credits."""
 
     key: ApiKey
     maker: str
@@ -62,8 +62,8 @@ class KeyPage(ConsoleView):
 
     def rows(self, found: Sequence[ApiKey]) -> list[Row]:
         """Put keys into rows, with two queries however many they are."""
-        capped = {_allowance_of(key) for key in found if key.monthly_credit_cap}
-        used = allowances.used_this_month(capped) if capped else {}
+        live = {_allowance_of(key) for key in found if not key.is_test}
+        used = allowances.used_this_month(live) if live else {}
         return [self._row(key, used) for key in found]
 
     def find(self, key_id: int) -> ApiKey:
@@ -138,7 +138,7 @@ class KeysView(KeyPage):
             form=form if self._may_issue() else None,
             filters=filters,
             wanted=wanted,
-            query=f"{urlencode(wanted)}&" if wanted else "",
+            query=urlencode({"organization": self.membership.organization_id, **wanted}),
             issued=issued,
             page_of_keys=page,
             rows=self.rows(list(page)),
@@ -175,7 +175,7 @@ class KeyView(KeyPage):
             add_problem(form, error, renamed=RENAMED)
             return self._page(key, form)
         messages.success(request, f"The key “{form.cleaned_data['name']}” is changed. It holds for the next request.")
-        return redirect("console-key", key_id)
+        return self.to("console-key", key_id)
 
     def _may_change(self, key: ApiKey) -> bool:
         is_current = key.state == "active" and key.replaced_by_id is None
@@ -234,7 +234,7 @@ class RevokeKeyView(KeyPage):
             return self._page(key, form)
         keys.revoke(key=key, revoked_by=self.user)
         messages.success(request, f"The key “{key.name}” ({key.masked}) is revoked. Requests with it get 401 now.")
-        return redirect("console-keys")
+        return self.to("console-keys")
 
     def _page(self, key: ApiKey, form: ConfirmForm) -> HttpResponse:
         return self.page("console/key_revoke.html", key=key, form=form)

@@ -1,8 +1,11 @@
 """The console's first page: its figures, who sees which, and what it costs."""
 
 import datetime as dt
+import html
+import re
 
 import pytest
+from django.db import connection, transaction
 
 from accounts.models import ApiKey
 from accounts.tests.factories import OrganizationFactory, issue_key
@@ -10,6 +13,7 @@ from generations import lifecycle, usage
 from generations.models import Generation
 from generations.tests.factories import create_generation, funded_organization
 from generations.tests.people import Person, Role
+from seedancee2.console import home
 from seedancee2.lib import clock, ids
 from tests.web import complete
 from webhooks.models import Delivery
@@ -165,3 +169,26 @@ def test_the_page_costs_few_queries(person, has_tasks, django_assert_max_num_que
     person.read(PAGE)  # which notes, once a minute, that the session and the membership are in use
     with django_assert_max_num_queries(10):
         person.read(PAGE)
+
+
+def test_a_figure_that_takes_too_long_is_left_out_and_the_others_stand(person, monkeypatch):
+    def slow(*_arguments, **_options):
+        with transaction.atomic(), connection.cursor() as cursor:
+            cursor.execute("SET LOCAL statement_timeout = '10ms'")
+            cursor.execute("SELECT pg_sleep(1)")
+
+    create_generation(person.organization)
+    for name in ("_this_month", "_last_day", "_webhooks"):
+        monkeypatch.setattr(home, name, slow)
+    page = person.read(PAGE)
+    assert page.count("takes too long to") == 3
+    assert "980" in page
+
+
+def test_the_keys_that_end_soon_are_all_a_click_away(person):
+    issue_key(person.organization, expires_at=clock.now() + dt.timedelta(days=13), name="ending")
+    issue_key(person.organization, expires_at=clock.now() + dt.timedelta(days=15), name="lasting")
+    page = person.read(PAGE)
+    (link,) = re.findall(r'href="(/console/keys/\?[^"]*flag=expiring)"', page)
+    found = person.read(html.unescape(link))
+    assert ("ending</a>" in found, "lasting</a>" in found) == (True, False)

@@ -45,6 +45,7 @@ TABLE: dict[str, tuple[str, dict[str, str]]] = {
     "console-member-role": ("member", {"post": MANAGERS}),
     "console-member-remove": ("member", {"get": MANAGERS, "post": MANAGERS}),
     "console-leave": ("", {"get": EVERYBODY, "post": EVERYBODY}),
+    "console-leaver-keys": ("leaver", {"get": MANAGERS, "post": MANAGERS}),
     "console-invitation-resend": ("invitation", {"post": MANAGERS}),
     "console-invitation-withdraw": ("invitation", {"post": MANAGERS}),
     "console-audit": ("", {"get": MANAGERS}),
@@ -98,6 +99,8 @@ class Scene:
             may_touch_owners=False,
         )
 
+        self.leaver: User = UserFactory.create(email="gone@example.com")
+        keys.issue(organization=self.organization, name="left", mode="live", created_by=self.leaver)
         self.task = create_generation(self.organization, is_test=True)
         self.delivery = DeliveryFactory.create(
             organization=self.organization, state="abandoned", due_at=None, finished_at=clock.now()
