@@ -1,6 +1,6 @@
 # Seedancee2. `make help` lists what there is. Paths are relative, so that any folder name will do.
 .POSIX:
-.PHONY: help run test chaos screenshots check format lock audit clean
+.PHONY: help run test chaos screenshots bench bench-long check format lock audit clean
 
 PYTHON = python3
 BIN = .venv/bin
@@ -8,7 +8,7 @@ IN_VENV = $(BIN)/python -m
 PIP_INSTALL = $(IN_VENV) pip install --disable-pip-version-check --progress-bar off -r
 
 help: ## list these targets
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-11s %s\n", $$1, $$2 }' Makefile
 
 run: .venv/local.stamp ## the whole system on this machine; PORT=8001 make run moves it
 	@exec $(IN_VENV) seedancee2.local.run
@@ -25,6 +25,12 @@ chaos: .venv/dev.stamp ## hurt the whole system while customers use it; CHAOS_SE
 
 screenshots: .venv/dev.stamp ## every page, light and dark, wide and narrow, into var/screenshots
 	@exec $(IN_VENV) tests.browser.screenshots
+
+bench: .venv/dev.stamp ## measure the running system at a million tasks, in 20 minutes; ARGS=20000 for fewer
+	@exec $(IN_VENV) bench $(ARGS)
+
+bench-long: .venv/dev.stamp ## the same at ten million tasks, with an hour of load
+	@exec $(IN_VENV) bench --long $(ARGS)
 
 check: .venv/dev.stamp ## style, types, imports, migrations, production settings, OpenAPI
 	$(IN_VENV) ruff check .

@@ -1,9 +1,9 @@
-"""How soon do we know that a provider is done? Run: python -m bench.lag [JOBS] [PROVIDER] [POLLS_PER_SECOND].
+"""How soon do we know that a provider is done? Run: python -m bench.lag [JOBS] [PROVIDER] [POLLS_PER_SECOND] [alone].
 
 JOBS (10,000 unless told) are open at an emulated PROVIDER (ark unless told), a process of its own; each ends between
 one and two minutes from then, and nobody calls back. Worker, poll and beat run as in the Procfile. At the start every
 job is due, as after an outage. Then the same again beside a provider that accepts connections and never answers, with
-1,000 jobs.
+1,000 jobs, unless the last word is `alone`.
 
 The lag of a job is from its end at the provider to our row's `finished_at`; files are not part of it. The polls allowed
 in a second are those of the provider's preset unless told; 0 for no limit. Requests are counted until the first job
@@ -55,20 +55,23 @@ class Result:
 
 def main() -> None:
     """Measure and print one table."""
-    arguments = [*sys.argv[1:], *("10000", "ark", "")[len(sys.argv) - 1 :]]
+    words = [word for word in sys.argv[1:] if word != "alone"]
+    arguments = [*words, *("10000", "ark", "")[len(words) :]]
     count, name, rate = int(arguments[0]), arguments[1], arguments[2]
     print(f"load of the machine before: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores; durable commits")
     with system.system(LOG_LEVEL="WARNING") as made:
         try:
-            alone = _run(made, name, count, rate, is_beside_silence=False)
-            beside = _run(made, name, count, rate, is_beside_silence=True)
+            runs = [_rows(_run(made, name, count, rate, is_beside_silence=False))]
+            if "alone" not in sys.argv:
+                runs.append(_rows(_run(made, name, count, rate, is_beside_silence=True)))
         except TimeoutError:
             print(made.last_words())
             raise
     print(f"\n{count:,} open jobs at {name}, which end after {SOONEST:.0f} to {LATEST:.0f} s")
-    print(f"{'':<44}{'alone':>12}{'beside a dead provider':>26}")
-    for row in zip(_rows(alone), _rows(beside), strict=True):
-        print(f"{row[0][0]:<44}{row[0][1]:>12}{row[1][1]:>26}")
+    heads = ("alone", "beside a dead provider")[: len(runs)]
+    print(f"{'':<44}" + "".join(f"{head:>26}" for head in heads))
+    for cells in zip(*runs, strict=True):
+        print(f"{cells[0][0]:<44}" + "".join(f"{value:>26}" for _, value in cells))
 
 
 def _rows(result: Result) -> list[tuple[str, str]]:

@@ -19,7 +19,10 @@ from honcho.environ import parse_procfile
 
 from seedancee2.local import environment, postgres, processes, state, throwaway, valkey
 from seedancee2.local.processes import Program
+from seedancee2.local.servers import Server
 from seedancee2.local.state import ROOT
+
+LOOPBACK = "127.0.0.1"
 
 
 @dataclasses.dataclass(slots=True)
@@ -32,9 +35,8 @@ class System:
 
     def start(self, *names: str) -> None:
         """Start processes of the Procfile by name; their output goes to a file in the folder."""
-        lines = parse_procfile((ROOT / "Procfile").read_text(encoding="utf-8")).processes
         for name in names:
-            command = ["/bin/sh", "-c", f"exec {lines[name]}"]
+            command = ["/bin/sh", "-c", f"exec {procfile()[name]}"]
             program = Program(
                 name=name, command=command, folder=ROOT, environment=self.values, log=self.folder / f"{name}.log"
             )
@@ -57,18 +59,30 @@ class System:
         )
 
 
+def procfile() -> dict[str, str]:
+    """Return the commands of the Procfile by name."""
+    lines: dict[str, str] = parse_procfile((ROOT / "Procfile").read_text(encoding="utf-8")).processes
+    return lines
+
+
 @contextlib.contextmanager
-def system(**settings: str) -> Iterator[System]:
-    """Give a migrated system on durable servers of its own, set up in this process too; nothing is started yet."""
+def system(*, address: str = LOOPBACK, **settings: str) -> Iterator[System]:
+    """Give a migrated system on durable servers of its own, set up in this process too; nothing is started yet.
+
+    The servers are reached at `address`, which is one of this machine's.
+    """
     folder = state.ensure_folder(state.ensure_var() / f"bench-{os.getpid()}")
     try:
-        with (
-            throwaway._running(postgres.prepare(folder / "postgres", say=lambda _: None)) as database_url,
-            throwaway._running(valkey.prepare(folder / "valkey")) as redis_url,
-        ):
+        database = postgres.prepare(folder / "postgres", say=lambda _: None)
+        redis = valkey.prepare(folder / "valkey")
+        if address != LOOPBACK:
+            database = _listening(database, address)
+            (folder / "valkey" / "valkey.conf").open("a").write(f"bind {LOOPBACK} {address}\n")
+        with throwaway._running(database) as database_url, throwaway._running(redis) as redis_url:
             given = {name: value for name, value in os.environ.items() if not name.endswith("_URL")}
             values = environment.complete({**given, "PORT": str(environment.free_port()), **settings})
-            values |= {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "MEDIA_STORAGE_URL": folder.as_uri()}
+            values |= {"DATABASE_URL": database_url.replace(LOOPBACK, address), "MEDIA_STORAGE_URL": folder.as_uri()}
+            values |= {"REDIS_URL": redis_url.replace(LOOPBACK, address), **settings}
             values["PATH"] = environment.search_path(str(Path(sys.executable).parent), values)
             os.environ.update(values, DJANGO_SETTINGS_MODULE="seedancee2.settings")
             import django
@@ -85,14 +99,32 @@ def system(**settings: str) -> Iterator[System]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def _listening(database: Server, address: str) -> Server:
+    """Let PostgreSQL be reached at another address too, from the network of that address."""
+    program = database.program
+    with (program.folder / "data" / "pg_hba.conf").open("a") as file:
+        file.write(f"host all all {address}/24 scram-sha-256\n")
+    command = [*program.command, f"--listen_addresses={LOOPBACK},{address}"]
+    return dataclasses.replace(database, program=dataclasses.replace(program, command=command))
+
+
 class Provider:
     """An emulated provider in a process of its own, which runs `fill(emulator)` before it serves."""
 
-    def __init__(self, name: str, *, running: float = 1.0, fill: Callable[[Any], Any] | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        *,
+        running: float = 1.0,
+        fill: Callable[[Any], Any] | None = None,
+        address: str = LOOPBACK,
+    ) -> None:
         context = multiprocessing.get_context("spawn")
         self.name, self.key = name, f"key-of-{name}"
         self._pipe, theirs = context.Pipe()
-        self._process = context.Process(target=_serve, args=(theirs, name, self.key, running, fill), daemon=True)
+        self._process = context.Process(
+            target=_serve, args=(theirs, name, self.key, running, fill, address), daemon=True
+        )
         self._process.start()
         self.origin, self.filled = self._pipe.recv()
 
@@ -129,18 +161,23 @@ def black_hole() -> Iterator[str]:
         connection.close()
 
 
+def loaded() -> str:
+    """Return the machine's load at this moment, for the head of a table."""
+    return f"; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores"
+
+
 def database_cpu_seconds() -> float:
     """Return the seconds of CPU that the database has used; a backend's count with the server's once it is gone."""
     return sum(_cpu_seconds(process.pid) for process in psutil.Process().children() if process.name() == "postgres")
 
 
-def _serve(pipe: Any, name: str, key: str, running: float, fill: Callable[[Any], Any] | None) -> None:
+def _serve(pipe: Any, name: str, key: str, running: float, fill: Any, address: str) -> None:
     from providers import emulators
     from providers.emulators.server import Pace
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     emulator = emulators.find(name)(key=key, pace=Pace(queued=0.5, running=running))
-    with emulator.serving():
+    with emulator.serving(address):
         pipe.send((emulator.origin, fill(emulator) if fill else None))
         with contextlib.suppress(EOFError, OSError):
             while True:

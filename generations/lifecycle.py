@@ -13,7 +13,7 @@ from django.db import transaction
 
 from billing import ledger, rates
 from billing.allowances import Allowance
-from generations import catalog, failures, payloads
+from generations import catalog, failures, payloads, usage_hours
 from generations.models import Generation, OutputAsset
 from generations.specs import JobSpec
 from providers import jobs
@@ -169,6 +169,7 @@ def refund(*, public_id: str, amount: int, actor: str, reason: str) -> Generatio
         generation = _lock(public_id)
         if generation.status != Status.COMPLETED or generation.is_test:
             raise ValueError(f"{public_id} was not charged; there is nothing to refund.")
+        usage_hours.add_refund(generation, amount)
         ledger.refund(reference=public_id, amount=amount, actor=actor, reason=reason)
         generation.credits_refunded += amount
         generation.save(update_fields=["credits_refunded"])

@@ -281,3 +281,36 @@ class ReconciliationRun(models.Model):
 
     def __str__(self) -> str:
         return f"{self.finished_at:%Y-%m-%d %H:%M}: {self.finding_count} discrepancies"
+
+
+class UsageHour(models.Model):
+    """What the tasks that an organization created in a past hour came to; written only by `generations.usage_hours`."""
+
+    organization = models.ForeignKey(Organization, on_delete=models.PROTECT, db_index=False, related_name="+")
+    is_test = models.BooleanField()
+    hour = models.DateTimeField()
+    model = models.CharField(max_length=40)
+    completed_jobs = models.PositiveIntegerField()
+    failed_jobs = models.PositiveIntegerField()
+    credits_charged = models.BigIntegerField()
+    credits_refunded = models.BigIntegerField()
+
+    class Meta:
+        constraints = [
+            models.UniqueConstraint(fields=["organization", "is_test", "hour", "model"], name="generations_usage_once"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.model} of organization {self.organization_id} at {self.hour:%Y-%m-%d %H:00}"
+
+
+class UsageMark(models.Model):
+    """Until when usage is counted: one row, or none yet."""
+
+    counted_until = models.DateTimeField()
+
+    class Meta:
+        constraints = [models.CheckConstraint(condition=Q(id=1), name="generations_usage_one_mark")]
+
+    def __str__(self) -> str:
+        return f"counted until {self.counted_until:%Y-%m-%d %H:00}"

@@ -2,14 +2,27 @@
 
 import dataclasses
 import datetime as dt
+import json
 
+from django.db import connection
 from django.db.models import Q, QuerySet
 
 from accounts.keys import Client
-from generations.models import Generation, ModelAlias
+from generations.models import Generation, ModelAlias, OutputAsset
 from seedancee2.api import cursors
 from seedancee2.api.errors import TaskNotFound
 from seedancee2.lib import ids
+
+_COLUMNS = [field.attname for field in Generation._meta.concrete_fields]
+_INPUT = _COLUMNS.index("input")
+# Written out, and the files with the task: measured, building two queries took a third of a request's CPU time.
+_ONE = f"""
+    SELECT {", ".join(_COLUMNS)},
+           coalesce((SELECT json_agg(json_build_array(kind, path) ORDER BY id) FROM generations_outputasset
+                      WHERE generation_id = public_id), '[]')
+      FROM generations_generation
+     WHERE public_id = %s AND organization_id = %s AND is_test = %s
+"""  # noqa: S608 - made of column names only
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,16 +43,24 @@ def for_client(client: Client) -> QuerySet[Generation]:
 
 
 def get(*, client: Client, public_id: str) -> Generation:
-    """Return one task with its files.
+    """Return one task with its files, of which only kind and path are read.
 
     Raises:
         TaskNotFound: malformed, unknown, or another's; the answer is the same.
     """
     if not ids.is_valid(public_id, "vid"):
         raise TaskNotFound
-    generation = for_client(client).prefetch_related("assets").filter(public_id=public_id).first()
-    if generation is None:
+    with connection.cursor() as cursor:
+        cursor.execute(_ONE, [public_id, client.organization_id, client.is_test])
+        row = cursor.fetchone()
+    if row is None:
         raise TaskNotFound
+    *values, files = row
+    values[_INPUT] = json.loads(values[_INPUT])  # Django has jsonb read as text
+    generation = Generation.from_db(connection.alias, _COLUMNS, values)
+    assets = OutputAsset.objects.all()
+    assets._result_cache = [OutputAsset(generation=generation, kind=kind, path=path) for kind, path in files]
+    generation._prefetched_objects_cache = {"assets": assets}  # type: ignore[attr-defined] # as prefetch_related does
     return generation
 
 

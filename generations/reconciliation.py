@@ -84,6 +84,24 @@ _CHECKS = {
                       GROUP BY account_id) l USING (account_id)
          WHERE coalesce(u.charged, 0) <> coalesce(l.charged, 0) OR coalesce(u.refunded, 0) <> coalesce(l.refunded, 0)
     """,
+    "counted_hours_equal_tasks": """
+        SELECT 'organization ' || organization_id,
+               format('%%s hour %%s of %%s says %%s jobs, %%s of them failed, %%s charged and %%s given back; its tasks'
+                      ' say %%s, %%s, %%s and %%s', CASE WHEN is_test THEN 'test' ELSE 'live' END,
+                      to_char(hour AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI'), model, coalesce(h.jobs, 0),
+                      coalesce(h.failed, 0), coalesce(h.charged, 0), coalesce(h.refunded, 0), coalesce(t.jobs, 0),
+                      coalesce(t.failed, 0), coalesce(t.charged, 0), coalesce(t.refunded, 0))
+          FROM (SELECT organization_id, is_test, hour, model, completed_jobs + failed_jobs AS jobs,
+                       failed_jobs AS failed, credits_charged AS charged, credits_refunded AS refunded
+                  FROM generations_usagehour WHERE hour >= date_trunc('hour', %(since)s, 'UTC')) h
+          FULL JOIN (SELECT organization_id, is_test, date_trunc('hour', created_at, 'UTC') AS hour, model,
+                            count(*) AS jobs, count(*) FILTER (WHERE status = 'failed') AS failed,
+                            sum(credits) AS charged, sum(credits_refunded) AS refunded
+                       FROM generations_generation JOIN generations_usagemark ON created_at < counted_until
+                      WHERE created_at >= date_trunc('hour', %(since)s, 'UTC')
+                      GROUP BY 1, 2, 3, 4) t USING (organization_id, is_test, hour, model)
+         WHERE (h.jobs, h.failed, h.charged, h.refunded) IS DISTINCT FROM (t.jobs, t.failed, t.charged, t.refunded)
+    """,
 }
 
 

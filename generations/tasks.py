@@ -1,5 +1,6 @@
 """Celery tasks of the pipeline: each drains a lane of due rows and carries nothing itself."""
 
+import time
 from functools import partial
 from typing import Any
 
@@ -7,13 +8,14 @@ import structlog
 from celery import shared_task
 
 from billing.reconciliation import BEGINNING
-from generations import deletion, idempotency, reconciliation, retention, runner
+from generations import deletion, idempotency, reconciliation, retention, runner, usage_hours
 from providers import claims, late
 from seedancee2.lib import heartbeats, lanes
 from webhooks import pruning
 
 log = structlog.get_logger(__name__)
 
+COUNT_SECONDS = 20.0
 POLL_THREADS = 32  # which mostly wait: for a turn in a channel's rate, or for an answer
 
 
@@ -87,3 +89,13 @@ def purge(**_: Any) -> int:
 def delete_files(**_: Any) -> int:
     """Delete the files of media that were given up."""
     return deletion.sweep()
+
+
+@shared_task(name="generations.count_usage")
+def count_usage(**_: Any) -> int:
+    """Count the hours that are past and not counted yet, those of a long history in several goes."""
+    end = time.monotonic() + COUNT_SECONDS
+    count = 0
+    while time.monotonic() < end and usage_hours.count_next():
+        count += 1
+    return count

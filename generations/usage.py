@@ -10,13 +10,13 @@ from django.db.models import Case, Count, F, Func, Min, Q, QuerySet, Sum, TextFi
 from django.db.models.functions import Cast, TruncDate
 
 from accounts.models import Organization
+from generations import usage_hours
 from generations.models import Generation
 from seedancee2.lib import clock
 
 Status = Generation.Status
 
 MAX_GROUPS: Final = 50  # values of metadata told apart
-_NONE: Final = Value(False)
 NEWEST: Final = 500  # jobs whose metadata is looked at for its keys
 
 
@@ -88,12 +88,11 @@ def summarize(
     Raises:
         EmptyRange: `start` lies after the end.
     """
-    own = Generation.objects.filter(organization_id=organization_id, is_test=is_test)
     until = end or clock.now()
     if start is not None and start > until:
         raise EmptyRange
-    since = start or min(_beginning(organization_id, own), until)
-    rows = _rows(own.filter(created_at__gte=since, created_at__lte=until), F("model"))
+    since = start or min(_beginning(organization_id, is_test), until)
+    rows = usage_hours.sums(organization_id=organization_id, is_test=is_test, since=since, until=until)
     days = _grouped(rows, "day")
     return {
         "range": {"start": clock.iso(since), "end": clock.iso(until)},
@@ -135,25 +134,13 @@ def break_down(
 
     Of metadata, whose values may be as many as the jobs, the MAX_GROUPS most frequent are told apart.
     """
-    own: QuerySet[Any] = Generation.objects.filter(
-        organization_id=organization_id, is_test=is_test, created_at__gte=start, created_at__lte=end
-    )
-    is_rest: Any = _NONE
-    match by:
-        case By.METADATA:
-            group: Any = _metadata(metadata_key)
-            found = own.order_by().values(value=group).filter(value__isnull=False).annotate(jobs=Count("public_id"))
-            frequent = list(found.order_by("-jobs", "value").values_list("value", flat=True)[:MAX_GROUPS])
-            own = own.annotate(value=group)
-            is_rest = Case(When(value__isnull=True, then=False), When(value__in=frequent, then=False), default=True)
-            group = Case(When(value__in=frequent, then=F("value")), default=None, output_field=TextField())
-        case By.KEY:
-            group = F("api_key_id")
-        case _:
-            group = F(by.value)
-    rows = _rows(own, group, is_rest)
-    for row in rows:
-        row["group"] = REST if row["is_rest"] else row["group"]
+    if by is By.MODEL:
+        rows = usage_hours.sums(organization_id=organization_id, is_test=is_test, since=start, until=end)
+    else:
+        own = Generation.objects.filter(
+            organization_id=organization_id, is_test=is_test, created_at__gte=start, created_at__lte=end
+        )
+        rows = _split(own, by, metadata_key)
     days: dict[dt.date, dict[Any, Sums]] = {}
     groups: dict[Any, Sums] = {}
     for row in rows:
@@ -180,16 +167,26 @@ def _metadata(key: str) -> Func:
     )
 
 
-def _beginning(organization_id: int, own: QuerySet[Generation]) -> dt.datetime:
+def _beginning(organization_id: int, is_test: bool) -> dt.datetime:
+    own = Generation.objects.filter(organization_id=organization_id, is_test=is_test)
     first: dt.datetime | None = own.aggregate(first=Min("created_at"))["first"]
     return first or Organization.objects.values_list("created_at", flat=True).get(pk=organization_id)
 
 
-def _rows(generations: QuerySet[Generation], group: Any, is_rest: Any = _NONE) -> list[dict[str, Any]]:
+def _split(own: QuerySet[Any], by: By, metadata_key: str) -> list[dict[str, Any]]:
     """Aggregate by day and group in one statement, so that all views of the sums are of the same moment."""
+    group: Any = F("api_key_id") if by is By.KEY else F("status")
+    is_rest: Any = Value(False)
+    if by is By.METADATA:
+        value = _metadata(metadata_key)
+        found = own.order_by().values(value=value).filter(value__isnull=False).annotate(jobs=Count("public_id"))
+        frequent = list(found.order_by("-jobs", "value").values_list("value", flat=True)[:MAX_GROUPS])
+        own = own.annotate(value=value)
+        is_rest = Case(When(value__isnull=True, then=False), When(value__in=frequent, then=False), default=True)
+        group = Case(When(value__in=frequent, then=F("value")), default=None, output_field=TextField())
     ended = Q(status__in=[Status.COMPLETED, Status.FAILED])
-    groups: Iterable[Any] = (
-        generations.order_by()
+    rows = (
+        own.order_by()
         .annotate(day=TruncDate("created_at", tzinfo=dt.UTC), group=group, is_rest=is_rest)
         .values("day", "group", "is_rest")
         .annotate(
@@ -201,7 +198,7 @@ def _rows(generations: QuerySet[Generation], group: Any, is_rest: Any = _NONE) -
             refunded=Sum("credits_refunded", filter=ended, default=0),
         )
     )
-    return list(groups)
+    return [{**row, "group": REST if row["is_rest"] else row["group"]} for row in rows]
 
 
 def _grouped(rows: Iterable[dict[str, Any]], name: str) -> list[tuple[Any, Sums]]:

@@ -184,6 +184,7 @@ CELERY_BEAT_SCHEDULE = {
     "give-up": {"task": "webhooks.give_up", "schedule": 300.0, "options": {"expires": 300}},
     "delete-files": {"task": "generations.delete_files", "schedule": 60.0, "options": {"expires": 60}},
     "purge": {"task": "generations.purge", "schedule": 3600.0, "options": {"expires": 3600}},
+    "count-usage": {"task": "generations.count_usage", "schedule": 60.0, "options": {"expires": 60}},
     "reconcile": {"task": "generations.reconcile", "schedule": 300.0, "options": {"expires": 600}},
     "reconcile-all": {
         "task": "generations.reconcile",

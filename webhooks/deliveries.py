@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from django.db import transaction
-from django.db.models import Case, DateTimeField, F, Min, Q, QuerySet, Value, When
+from django.db.models import Case, DateTimeField, F, Min, Q, QuerySet, Value, When, prefetch_related_objects
 
 from accounts import audit, policies
 from accounts.models import Organization, User
@@ -93,8 +93,10 @@ def page(*, organization_id: int, is_test: bool, wanted: Page) -> tuple[list[Del
         if len(ranges) > 1:
             newest = newest.union(*ranges[1:], all=True).order_by("-created_at", "-delivery_id")
     found = [delivery_id for delivery_id, _ in newest[: wanted.limit + 1]]
-    shown = Delivery.objects.select_related("endpoint").defer("body").in_bulk(found[: wanted.limit])
+    shown = Delivery.objects.defer("body").in_bulk(found[: wanted.limit])
     deliveries = [shown[delivery_id] for delivery_id in found[: wanted.limit]]
+    # A pause of the endpoint matters to those that wait, which are few.
+    prefetch_related_objects([row for row in deliveries if row.due_at is not None], "endpoint")
     if len(found) <= wanted.limit:
         return deliveries, None
     return deliveries, cursors.encode(deliveries[-1].created_at, deliveries[-1].delivery_id)

@@ -226,9 +226,10 @@ class Delivery(models.Model):
     @property
     def next_attempt_at(self) -> dt.datetime | None:
         """When it is next tried at the earliest, which a pause of its endpoint puts off; None once it has ended."""
-        # One that is not stored has no endpoint yet.
-        paused_until = self.endpoint.paused_until if self.endpoint_id is not None else None
-        if self.due_at is None or paused_until is None:
+        if self.due_at is None or self.endpoint_id is None:  # one that is not stored has no endpoint yet
+            return self.due_at
+        paused_until = self.endpoint.paused_until
+        if paused_until is None:
             return self.due_at
         return max(self.due_at, min(paused_until, self.due_at + LONGEST_PAUSE))
 

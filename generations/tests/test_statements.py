@@ -12,6 +12,7 @@ from billing.allowances import Allowance
 from generations import lifecycle
 from generations.models import Generation
 from generations.specs import JobSpec
+from generations.tests.callers import Caller, minimal
 from generations.tests.factories import create_generation, funded_organization
 
 pytestmark = pytest.mark.django_db
@@ -64,6 +65,27 @@ def test_a_creation_within_a_cap_sends_three_statements_too(monkeypatch):
         "INSERT INTO providers_upstreamjob",
         "SELECT billing_reserve_within",
     ]
+
+
+@pytest.mark.parametrize(("key", "count"), [(None, 4), ("once", 9)])
+def test_a_request_to_create_or_to_read_sends_few_statements(monkeypatch, key, count):
+    caller = Caller(funded_organization())
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+    caller.create(minimal())  # which reads the models and the rates, and notes the key's use
+    headers = {"idempotency_key": key} if key else {}
+
+    with CaptureQueriesContext(connection) as queries:
+        created = caller.create(minimal(), **headers)
+    assert created.status_code == 201
+    assert _count(queries) == count
+
+    with CaptureQueriesContext(connection) as queries:
+        assert caller.get(created.headers["Location"]).status_code == 200
+    assert _count(queries) == 2  # the key, and the task with its files
+
+
+def _count(queries: CaptureQueriesContext) -> int:
+    return sum(not query["sql"].startswith(("SAVEPOINT", "RELEASE")) for query in queries)
 
 
 def test_a_completion_captures_in_one_statement(generation):
