@@ -153,10 +153,11 @@ def test_a_file_that_was_seen_before_is_asked_for_again_and_is_gone(caller, task
     assert (gone.status_code, gone["Cache-Control"]) == (410, "no-store")
 
 
-def test_what_a_provider_says_after_the_deletion_is_not_kept(caller):
+def test_what_a_provider_says_after_the_deletion_is_not_kept(caller, settings):
+    settings.TASK_DEADLINE_SECONDS = 120
     with time_machine.travel(clock.now(), tick=False) as turned:
         task = create_generation(caller.organization, is_test=True, prompt=f"{SECRET} [sandbox:stuck]")
-        run_to_end(turned, task, seconds=4000)
+        run_to_end(turned, task, seconds=400)
         assert deletion.erase_prompts([task.pk]) == 1
     job = UpstreamJob.objects.select_related("channel").get()
     calls, kept = UpstreamCall.objects.count(), Callback.objects.count()
@@ -312,10 +313,11 @@ def test_a_file_that_is_missing_without_a_wish_is_still_damage(caller, task):
     assert [item.subject for item in found] == [f"file {video.path}"]
 
 
-def test_the_sandbox_still_reads_its_directives_in_a_run_that_is_watched(caller):
+def test_the_sandbox_still_reads_its_directives_in_a_run_that_is_watched(caller, settings):
+    settings.TASK_DEADLINE_SECONDS = 120
     with time_machine.travel(clock.now(), tick=False) as turned:
         task = create_generation(caller.organization, is_test=True, prompt=f"{SECRET} [sandbox:stuck] and more")
-        run_to_end(turned, task, seconds=4000)
+        run_to_end(turned, task, seconds=400)
         assert deletion.erase_prompts([task.pk]) == 1
         turned.shift(dt.timedelta(minutes=6))
         (job,) = late.claim_due(10)

@@ -139,6 +139,7 @@ def test_the_staff_work_for_a_customer_and_each_step_is_noted(
         ("sue", "key.issued", "lost theirs"),
         ("fay", "credits.adjustment_requested", "Purchase: invoice 2026-117"),
         ("fred", "credits.adjustment_approved", "Purchase: invoice 2026-117"),
+        ("fred", "credits.adjusted", "Purchase: invoice 2026-117"),
         ("fred", "task.refunded", "flicker"),
         ("olga", "channel.state", "their status page is red"),
         ("olga", "channel.state", "their status page is red"),
