@@ -22,7 +22,7 @@ class AuditedAdmin(ModelAdmin):
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
         """Save the row, and note what was changed; of a secret only that it was."""
         # Some fields only steer a form and are no part of what it cleaned.
-        changed = [name for name in form.changed_data if name in form.cleaned_data]
+        changed = [name for name in form.changed_data if name in form.cleaned_data and name != "reason"]
         secret = {name for name in changed if isinstance(form.fields[name].widget, forms.PasswordInput)}
         after = {name: _plain(form.cleaned_data[name]) for name in changed if name not in secret}
         before = {name: _plain(form.initial.get(name)) for name in after} if change else {}
@@ -36,6 +36,7 @@ class AuditedAdmin(ModelAdmin):
                 target=self.audit_name(obj)[:300],
                 before={name: value for name, value in before.items() if name in after},
                 after=after | dict.fromkeys(secret, "set anew"),
+                reason=form.cleaned_data.get("reason", ""),
             )
 
     def delete_model(self, request: HttpRequest, obj: Any) -> None:

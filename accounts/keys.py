@@ -129,9 +129,10 @@ def issue(
     mode: str,
     created_by: User | None = None,
     reason: str = "",
+    reference: str | None = None,
     **values: Unpack[Terms],
 ) -> IssuedKey:
-    """Make a new key; the secret is in the answer and can never be had again.
+    """Make a new key; the secret is in the answer and can never be had again. Of each `reference` there is one key.
 
     Raises:
         InvalidRequest: a value is not allowed, by itself or by the organization's policies; it begins with its name.
@@ -139,7 +140,7 @@ def issue(
     if mode not in ApiKey.Mode.values:
         raise InvalidRequest("mode: must be live or test.")
     secret = _new_secret(ApiKey.Mode(mode))
-    key = ApiKey(organization=organization, name=name, mode=mode, created_by=created_by, **values)
+    key = ApiKey(organization=organization, name=name, mode=mode, created_by=created_by, reference=reference, **values)
     with transaction.atomic():
         _store(key, secret, created_by)
         _note("key.issued", key, created_by, after=terms.shown(key), reason=reason)
@@ -383,6 +384,11 @@ def _question() -> str:
 def _refuse_known(error: IntegrityError, key: ApiKey) -> NoReturn:
     if ApiKey.objects.filter(digest=key.digest).exists():
         raise InvalidRequest("secret: this key is already known.") from None
+    if "accounts_apikey_reference" in str(error):
+        raise InvalidRequest(
+            "This form was sent twice: its key was issued the first time, and only that answer showed the secret. "
+            "If nobody copied it, revoke that key and issue another one."
+        ) from None
     raise error
 
 

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 import pgtrigger
 from django.contrib.auth.models import AbstractBaseUser, BaseUserManager, PermissionsMixin
 from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.indexes import OpClass
 from django.db import models
 from django.db.models import F, Q
 from django.db.models.functions import Lower
@@ -82,6 +83,11 @@ class Organization(models.Model):
     class Meta:
         permissions = [("act_as_organization", "Can look at the console as an organization, and change nothing")]
         constraints = [models.UniqueConstraint(Lower("name"), name="accounts_organization_name")]
+        indexes = [
+            # The staff's search for how a name begins, in any collation; and their list of those that were stopped.
+            models.Index(OpClass(Lower("name"), name="text_pattern_ops"), name="accounts_organization_begins"),
+            models.Index(F("id").desc(), condition=Q(is_suspended=True), name="accounts_organization_stopped"),
+        ]
 
     def __str__(self) -> str:
         return self.name
@@ -172,6 +178,8 @@ class ApiKey(models.Model):
     mode = models.CharField(max_length=4, choices=Mode.choices)
     digest = models.BinaryField(unique=True, editable=False)
     last_four = models.CharField(max_length=4)
+    # Of the staff's form that issued it: sent twice, it issues one key.
+    reference = models.CharField(max_length=40, null=True, editable=False)  # noqa: DJ001 - two have none, not the same
     is_imported = models.BooleanField(default=False)
     create_rate_limit = models.PositiveIntegerField(null=True, blank=True, help_text="Creates a minute.")
     request_rate_limit = models.PositiveIntegerField(null=True, blank=True, help_text="Other requests a minute.")
@@ -215,11 +223,17 @@ class ApiKey(models.Model):
         constraints = [
             models.CheckConstraint(condition=Q(mode__in=["live", "test"]), name="accounts_apikey_mode"),
             models.CheckConstraint(condition=Q(monthly_credit_cap__gt=0), name="accounts_apikey_cap"),
+            models.UniqueConstraint(
+                fields=["reference"], condition=Q(reference__isnull=False), name="accounts_apikey_reference"
+            ),
         ]
         indexes = [
             models.Index(F("organization"), F("id").desc(), name="accounts_apikey_of_org"),
             # The staff's search, which knows no more of a key.
             models.Index(fields=["last_four"], name="accounts_apikey_last_four"),
+            # The staff's lists of test keys, and of those that were revoked.
+            models.Index(F("id").desc(), condition=Q(mode="test"), name="accounts_apikey_test"),
+            models.Index(F("id").desc(), condition=Q(revoked_at__isnull=False), name="accounts_apikey_revoked"),
         ]
         triggers = [
             pgtrigger.Protect(

@@ -8,9 +8,9 @@ from django.db.models import Sum
 from django.db.models.functions import Abs, Coalesce
 
 from accounts import audit
-from accounts.models import User
+from accounts.models import Membership, User
 from billing import ledger
-from billing.models import Adjustment, TopUpRequest
+from billing.models import Adjustment, LedgerEntry, TopUpRequest
 from seedancee2.lib import clock, ids, wakeups
 
 CLI = "system:cli"  # whoever has a shell on the server; every use stands in the ledger under this name
@@ -20,7 +20,11 @@ _UNLIMITED = 2**62
 
 
 class NotAllowed(Exception):
-    """This person may not decide on this adjustment; the message says why."""
+    """This person may not move these credits; the message says why."""
+
+
+class AboveLimit(NotAllowed):
+    """Alone this person may move no more credits of this kind today."""
 
 
 def request(
@@ -31,6 +35,7 @@ def request(
     `adjustment_id` makes a repeat harmless: the first request is returned as it is.
 
     Raises:
+        NotAllowed: who asks is a member of the organization.
         ValueError: the amount is zero or too large, the reason is empty or too long, or the id was used otherwise.
         InsufficientCredits: a correction down exceeds the available credits; nothing is kept of the request.
     """
@@ -38,6 +43,7 @@ def request(
         raise ValueError(f"The amount of an adjustment must be 1 to {MAX_AMOUNT:,} credits, up or down.")
     if not 0 < len(reason.strip()) <= MAX_REASON_LENGTH:
         raise ValueError(f"An adjustment needs a reason of at most {MAX_REASON_LENGTH} characters.")
+    _refuse_members(organization_id, requested_by)
     with transaction.atomic():
         _wait_for_turn(requested_by)
         ledger.open_account(organization_id=organization_id)
@@ -65,11 +71,31 @@ def needs_second_person(*, amount: int, requested_by: str) -> bool:
     return abs(amount) + _moved_alone_today(requested_by) > int(settings.ADJUSTMENT_LIMIT)
 
 
+def demand_refund(*, organization_id: int, amount: int, refunded_by: str) -> None:
+    """Let a person give credits back in the caller's transaction, as far as their limit of the day reaches (ADR 0010).
+
+    Call it before any row is locked: who refunds or adjusts elsewhere meanwhile is waited for.
+
+    Raises:
+        AboveLimit: it would be more than one person may move within a day.
+        NotAllowed: they are a member of the organization.
+    """
+    _refuse_members(organization_id, refunded_by)
+    _wait_for_turn(refunded_by)
+    left = int(settings.ADJUSTMENT_LIMIT) - _moved_alone_today(refunded_by)
+    if amount > left:
+        raise AboveLimit(
+            f"This would be more than the {settings.ADJUSTMENT_LIMIT:,} credits that one person may move within a day: "
+            f"{max(0, left):,} are left to you. Let somebody else of finance refund it, or adjust the credits of the "
+            "organization, which waits for a second person."
+        )
+
+
 def approve(*, adjustment_id: str, approved_by: str) -> Adjustment:
     """Approve a waiting adjustment and move the credits; one that was moved is returned as it is.
 
     Raises:
-        NotAllowed: the same person asked for it, or it was declined.
+        NotAllowed: the same person asked for it, or it was declined, or who approves is a member of the organization.
         InsufficientCredits: a correction down exceeds the available credits; it stays waiting.
     """
     with transaction.atomic():
@@ -80,6 +106,7 @@ def approve(*, adjustment_id: str, approved_by: str) -> Adjustment:
             raise NotAllowed("This adjustment was declined; ask for it anew.")
         if approved_by == adjustment.requested_by:
             raise NotAllowed("Somebody else than who asked for it must approve an adjustment.")
+        _refuse_members(adjustment.account_id, approved_by)
         asked = TopUpRequest.objects.filter(adjustment=adjustment).values_list("requested_by_id", flat=True)
         if approved_by in {f"user:{person}" for person in asked}:
             raise NotAllowed("Somebody else than the customer who asked for the credits must approve them.")
@@ -113,6 +140,12 @@ def _lock(adjustment_id: str) -> Adjustment:
     return Adjustment.objects.select_for_update().get(pk=adjustment_id)
 
 
+def _refuse_members(organization_id: int, actor: str) -> None:
+    number = actor.removeprefix("user:")
+    if number.isdecimal() and Membership.objects.filter(organization=organization_id, user=int(number)).exists():
+        raise NotAllowed("You are a member of this organization: somebody else has to move its credits.")
+
+
 def _wait_for_turn(requested_by: str) -> None:
     # Requests of one person follow each other, or several at once would each see the day's limit untouched.
     with connection.cursor() as cursor:
@@ -123,10 +156,11 @@ def _moved_alone_today(requested_by: str) -> int:
     """Sum what the same person moved without a second one within a day, so that slices do not get round the limit."""
     if requested_by == CLI:
         return 0
-    lately = Adjustment.objects.filter(
-        requested_by=requested_by, approved_by="", moved_at__gt=clock.now() - dt.timedelta(days=1)
-    )
-    total: int = lately.aggregate(total=Coalesce(Sum(Abs("amount")), 0))["total"]
+    since = clock.now() - dt.timedelta(days=1)
+    adjusted = Adjustment.objects.filter(requested_by=requested_by, approved_by="", moved_at__gt=since)
+    refunded = LedgerEntry.objects.filter(kind=LedgerEntry.Kind.REFUND, actor=requested_by, created_at__gt=since)
+    total: int = adjusted.aggregate(total=Coalesce(Sum(Abs("amount")), 0))["total"]
+    total += refunded.aggregate(total=Coalesce(Sum("available_change"), 0))["total"]
     return total
 
 

@@ -110,7 +110,7 @@ class CreditAccountAdmin(ReadOnlyAdmin):
                 )
             except InsufficientCredits:
                 form.add_error("amount", f"Only {account.available} credits are available.")
-            except ValueError as error:
+            except (ValueError, adjustments.NotAllowed) as error:
                 form.add_error(None, str(error))
             else:
                 return self._requested(request, account, adjustment)

@@ -1,26 +1,14 @@
-"""Staff pages of the product: models to edit, runs of reconciliation to look at. Tasks have a module of their own."""
+"""Staff pages of the product: old names of models, runs of reconciliation. Models and tasks have their own modules."""
 
 from django.contrib import admin
-from django.http import HttpRequest
 
 from accounts.audited import AuditedAdmin
 from accounts.staff import ReadOnlyAdmin
+from generations.admin_models import PublicModelAdmin
 from generations.admin_tasks import GenerationAdmin
-from generations.models import ModelAlias, PublicModel, ReconciliationRun
+from generations.models import ModelAlias, ReconciliationRun
 
 __all__ = ["GenerationAdmin", "ModelAliasAdmin", "PublicModelAdmin", "ReconciliationRunAdmin"]
-
-
-@admin.register(PublicModel)
-class PublicModelAdmin(AuditedAdmin):
-    """Models as customers know them."""
-
-    list_display = ["name", "position", "is_active", "resolutions", "min_duration", "max_duration"]
-    ordering = ["position"]
-
-    def has_delete_permission(self, request: HttpRequest, obj: PublicModel | None = None) -> bool:
-        """A model that was sold stays; it is made inactive instead."""
-        return False
 
 
 @admin.register(ModelAlias)

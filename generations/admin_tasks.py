@@ -216,7 +216,8 @@ class GenerationAdmin(ReadOnlyAdmin):
             "Delete content",
             ToldForm(request.POST or None),
             "Its video, pictures, prompt and references are deleted for good, and their addresses answer 410 at once. "
-            "The task, its price and its ledger stay. This cannot be undone.",
+            "The task, its price and its ledger stay. This cannot be undone. It is also how a task is deactivated: "
+            "there is no other way to take one from its customer.",
             lambda data: interventions.erase(public_id=object_id, actor=_staff(request), reason=data["reason"]),
         )
 
@@ -272,6 +273,9 @@ class GenerationAdmin(ReadOnlyAdmin):
                     actor=_staff(request),
                     reason=reason,
                 )
+            except interventions.AboveLimit as error:
+                self.message_user(request, f"{task} and those after it were left alone. {error}", messages.ERROR)
+                break
             except interventions.NotPossible as error:
                 self.message_user(request, f"{task}: {error}", messages.ERROR)
             else:

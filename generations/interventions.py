@@ -7,6 +7,7 @@ from django.db import transaction
 
 from accounts import audit
 from accounts.models import User
+from billing import adjustments
 from generations import deletion, lifecycle
 from generations.models import Generation
 from providers import interventions
@@ -21,6 +22,10 @@ MAX_REASON_LENGTH = 500
 
 class NotPossible(Exception):
     """The task is not in a state for this; the message says why, and nothing was changed."""
+
+
+class AboveLimit(NotPossible):
+    """This person may give no more back today."""
 
 
 def poll_now(*, public_id: str, actor: User, reason: str) -> int:
@@ -68,10 +73,19 @@ def refund(*, public_id: str, amount: int, refunded_before: int, actor: User, re
     `refunded_before` is what the person saw as given back: of two clicks on one page the second finds it changed.
 
     Raises:
-        NotPossible: it was not charged, less than `amount` is left of the charge, or it was refunded meanwhile.
+        AboveLimit: it would be more than one person may move within a day.
+        NotPossible: it was not charged, less than `amount` is left of the charge, it was refunded meanwhile, or the
+            actor is a member of its organization.
     """
     _demand(reason)
+    organization_id = Generation.objects.values_list("organization_id", flat=True).get(pk=public_id)
     with transaction.atomic():
+        try:
+            adjustments.demand_refund(organization_id=organization_id, amount=amount, refunded_by=_name(actor))
+        except adjustments.AboveLimit as error:
+            raise AboveLimit(str(error)) from error
+        except adjustments.NotAllowed as error:
+            raise NotPossible(str(error)) from error
         before = _locked(public_id)
         if before.credits_refunded != refunded_before:
             raise NotPossible(

@@ -1,11 +1,13 @@
 """Staff pages of channels and routes: limits and keys to set, and what may be done to a channel by hand."""
 
+import datetime as dt
 from collections.abc import Callable, Iterator
 from typing import Any
 from urllib.parse import urlsplit
 
 from django import forms
 from django.contrib import admin, messages
+from django.db import transaction
 from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, StreamingHttpResponse
 from django.shortcuts import redirect, render
@@ -212,17 +214,23 @@ class ChannelAdmin(AuditedAdmin):
         if request.method != "POST" or not form.is_valid():
             return render(request, "admin/staff/act.html", context)
         route = form.cleaned_data["route"]
-        audit.note(
-            organization_id=None,
-            actor=_staff(request),
-            action="channel.tried",
-            target=str(channel),
-            after={"route": str(route)},
-            reason=form.cleaned_data["reason"],
-        )
+        with transaction.atomic():
+            until = interventions.begin_trial(channel=channel, seconds=PATIENCE + 60)
+            if until is None:
+                problem = "A test call of this channel is under way: each one costs money, so wait for its end."
+                self.message_user(request, problem, messages.ERROR)
+                return redirect("admin:providers_channel_change", channel.pk)
+            audit.note(
+                organization_id=None,
+                actor=_staff(request),
+                action="channel.tried",
+                target=str(channel),
+                after={"route": str(route)},
+                reason=form.cleaned_data["reason"],
+            )
         page = render_to_string("admin/providers/test_call.html", context | {"here": _HERE, "route": route}, request)
         # Told as it happens: a provider takes minutes, and nobody looks at an empty page for so long.
-        return StreamingHttpResponse(_told(page, channel, route), headers={"Cache-Control": "no-store"})
+        return StreamingHttpResponse(_told(page, channel, route, until), headers={"Cache-Control": "no-store"})
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Channel]:
         """Fetch the health and the open jobs of all channels together."""
@@ -301,7 +309,16 @@ class ChannelAdmin(AuditedAdmin):
 class RouteAdmin(AuditedAdmin):
     """Which channel serves which public model."""
 
-    list_display = ["model", "traffic", "channel", "upstream_model", "priority", "weight", "is_active"]
+    list_display = [
+        "model",
+        "traffic",
+        "channel",
+        "upstream_model",
+        "priority",
+        "weight",
+        "cost_per_second",
+        "is_active",
+    ]
     list_filter = ["traffic", "is_active", "channel"]
     list_select_related = ["channel"]
 
@@ -326,7 +343,7 @@ def _charts(hours: list[figures.Hour]) -> list[charts.Chart]:
     return [ended, slow]
 
 
-def _told(page: str, channel: Channel, route: Route) -> Iterator[str]:
+def _told(page: str, channel: Channel, route: Route, until: dt.datetime) -> Iterator[str]:
     head, _, tail = page.partition(_HERE)
     yield head
     said: list[str] = []
@@ -343,6 +360,8 @@ def _told(page: str, channel: Channel, route: Route) -> Iterator[str]:
     except Exception as error:  # noqa: BLE001 - whatever broke is what the test was made to show
         yield format_html('<li class="is-bad"><b>It broke:</b> {}</li>', type(error).__name__)
         differ_count += 1
+    # Not where the reader has gone before the end: the provider goes on, and the channel is free when it must be done.
+    interventions.end_trial(channel=channel, until=until)
     end = (
         "All that could be seen is as we assume." if not differ_count else f"{differ_count} of them differ: mend first."
     )

@@ -1,8 +1,10 @@
 """What staff do by hand: ask for a job now, choose its channel while nothing of it was sent, take a channel out."""
 
 import dataclasses
+import datetime as dt
 
 from django.db import transaction
+from django.db.models import Q
 
 from accounts import audit
 from accounts.models import User
@@ -71,6 +73,19 @@ def foresee_draining(channel: Channel) -> Draining:
     left = own - set(others.values_list("model", "traffic"))
     open_count = UpstreamJob.objects.filter(channel=channel, status__in=UpstreamJob.SENT).count()
     return Draining(open_count, [f"{model} ({traffic})" for model, traffic in sorted(left)])
+
+
+def begin_trial(*, channel: Channel, seconds: float) -> dt.datetime | None:
+    """Take a channel's one turn for a test call; return until when at most, or None where another call has it."""
+    now = clock.now()
+    until = now + dt.timedelta(seconds=seconds)
+    free = Channel.objects.filter(Q(tried_until=None) | Q(tried_until__lt=now), pk=channel.pk)
+    return until if free.update(tried_until=until) else None
+
+
+def end_trial(*, channel: Channel, until: dt.datetime) -> None:
+    """Give the turn back, unless it has passed to another call."""
+    Channel.objects.filter(pk=channel.pk, tried_until=until).update(tried_until=None)
 
 
 def set_state(*, channel: Channel, state: Channel.State, actor: User, reason: str) -> Channel:

@@ -1,7 +1,7 @@
 """Channels, routes, upstream jobs and the calls made for them; nothing here knows a customer or a credit."""
 
 from django.contrib.postgres.fields import ArrayField
-from django.core.validators import URLValidator
+from django.core.validators import MinValueValidator, URLValidator
 from django.db import models
 from django.db.models import F, Q
 
@@ -48,6 +48,9 @@ class Channel(models.Model):
         default=900,
         help_text="How long to wait for a callback where the provider has no list to look at, and for an answer about"
         " a job that it took.",
+    )
+    tried_until = models.DateTimeField(
+        null=True, blank=True, editable=False, help_text="Until when at most a test call of the staff is under way."
     )
     created_at = models.DateTimeField(default=clock.now, editable=False)
 
@@ -130,6 +133,14 @@ class Route(models.Model):
         blank=True,
         help_text="Empty for those that the adapter knows of.",
     )
+    cost_per_second = models.DecimalField(
+        max_digits=10,
+        decimal_places=4,
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(0)],
+        help_text="US cents that the provider takes for a second of video; empty where that is not known.",
+    )
     is_active = models.BooleanField(default=True)
 
     class Meta:
@@ -138,6 +149,7 @@ class Route(models.Model):
                 fields=["model", "traffic", "channel", "upstream_model"], name="providers_route_unique"
             ),
             models.CheckConstraint(condition=Q(weight__gte=1), name="providers_route_weight_positive"),
+            models.CheckConstraint(condition=Q(cost_per_second__gte=0), name="providers_route_cost"),
         ]
 
     def __str__(self) -> str:

@@ -41,7 +41,7 @@ CALLS = {
 }
 LOOKS = {
     ledger: {"open_account", "balance_at", "balance"},
-    adjustments: {"needs_second_person"},
+    adjustments: {"needs_second_person", "demand_refund"},
     topups: {"latest"},
 }
 

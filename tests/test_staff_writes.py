@@ -23,6 +23,12 @@ pytestmark = pytest.mark.django_db
 ROUTE = {"model": "mini", "traffic": "live", "upstream_model": "sandbox-mini", "priority": "7", "weight": "1"}
 CHANNEL = {"name": "second", "adapter": "sandbox", "state": "active", "unknown_policy": "fail", "options": "{}"}
 MODEL = {"name": "ultra", "position": "9", "resolutions": "480p", "min_duration": "4", "max_duration": "15"}
+# What the page before has told.
+SEEN_NEW = (
+    "Requests for ultra at 480p are taken, but have no rate yet: add one first."
+    "|A video may last 4 to 15 seconds.|In the list of models ultra stands at position 9."
+)
+SEEN = "In the list of models mini stands at position 77."
 
 
 def a_key() -> Any:
@@ -52,7 +58,11 @@ AUDITED: dict[str, Row] = {
         {"model": "fast"},
         lambda: ModelAlias.objects.create(alias="old", model_id="mini"),
     ),
-    "generations.publicmodel": (MODEL, {"position": "77"}, lambda: PublicModel.objects.get(pk="mini")),
+    "generations.publicmodel": (
+        MODEL | {"reason": "new", "seen": SEEN_NEW},
+        {"position": "77", "reason": "order", "seen": SEEN},
+        lambda: PublicModel.objects.get(pk="mini"),
+    ),
     "providers.channel": (
         CHANNEL | {"unknown_grace_seconds": "900"},
         {"max_open": "3"},

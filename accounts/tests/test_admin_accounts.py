@@ -13,6 +13,7 @@ from accounts import keys
 from accounts.models import ApiKey, AuditEntry, Membership, Organization, User
 from accounts.tests.factories import MembershipFactory, OrganizationFactory, UserFactory, issue_key
 from seedancee2.api.errors import InvalidApiKey
+from seedancee2.lib import ids
 
 pytestmark = pytest.mark.django_db
 
@@ -104,9 +105,11 @@ def test_a_membership_is_given_on_the_organizations_page(client: Client, organiz
 def test_a_key_is_issued_and_its_secret_shown_once(client: Client, staff: User, organization: Organization) -> None:
     page = address("organization", organization, "issue-key")
     assert "no-store" in client.get(page)["Cache-Control"]
-    assert client.post(page, {"name": "first", "mode": "live"}).status_code == 200
-    assert not ApiKey.objects.exists()  # not without a reason
-    reply = client.post(page, {"name": "first", "mode": "live", "reason": WHY})
+    asked = {"name": "first", "mode": "live", "reference": client.get(page).context["form"]["reference"].value()}
+    for lacking in ({"reason": ""}, {"reason": WHY, "reference": ""}, {"reason": WHY, "reference": "key_1"}):
+        assert client.post(page, asked | lacking).status_code == 200
+    assert not ApiKey.objects.exists()
+    reply = client.post(page, asked | {"reason": WHY})
     [secret] = set(SECRET.findall(reply.content.decode()))
     assert "no-store" in reply["Cache-Control"]
     assert keys.authenticate(secret).organization_id == organization.pk
@@ -119,12 +122,21 @@ def test_a_key_is_issued_and_its_secret_shown_once(client: Client, staff: User, 
     assert secret not in str([*LogEntry.objects.values(), *AuditEntry.objects.values()])
     assert AuditEntry.objects.get().reason == WHY
 
+    # A second click, and what another page sends.
+    again = client.post(page, asked | {"reason": WHY}).content.decode()
+    assert "This form was sent twice" in again
+    assert not SECRET.search(again)
+    assert (ApiKey.objects.count(), AuditEntry.objects.count()) == (1, 1)
+    assert SECRET.search(client.post(page, asked | {"reason": WHY, "reference": ids.new("key")}).content.decode())
+    assert ApiKey.objects.count() == 2
+
 
 def test_what_the_domain_refuses_is_told(client: Client, organization: Organization) -> None:
     page = address("organization", organization, "issue-key")
-    reply = client.post(page, {"name": "a\tb", "mode": "live", "reason": WHY})
+    once = {"reference": ids.new("key")}
+    reply = client.post(page, {"name": "a\tb", "mode": "live", "reason": WHY} | once)
     assert "printable" in reply.content.decode()
-    past = {"name": "k", "mode": "live", "reason": WHY, "expires_on": "2020-01-01"}
+    past = {"name": "k", "mode": "live", "reason": WHY, "expires_on": "2020-01-01"} | once
     assert client.post(page, past).status_code == 200
     assert not ApiKey.objects.exists()
     assert client.get("/admin/accounts/organization/999999/issue-key/").status_code == 404
@@ -280,7 +292,8 @@ def test_what_staff_change_stands_in_the_customers_audit_log(
     assert Membership.objects.get().role == "owner"
     MembershipFactory.create(organization=organization, role="owner")
     client.post(form_page, {**facts, "create_rate_limit": "60", **inline})
-    client.post(address("organization", organization, "issue-key"), {"name": "first", "mode": "live", "reason": WHY})
+    asked = {"name": "first", "mode": "live", "reason": WHY, "reference": ids.new("key")}
+    client.post(address("organization", organization, "issue-key"), asked)
     key = ApiKey.objects.get()
     client.post(address("apikey", key, "change"), {"monthly_credit_cap": "70", "create_rate_limit": ""})
     client.post(address("apikey", key, "revoke"), {"reason": WHY, "confirm": key.last_four})

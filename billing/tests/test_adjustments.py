@@ -3,7 +3,7 @@
 import pytest
 from django.db import IntegrityError, transaction
 
-from accounts.tests.factories import OrganizationFactory
+from accounts.tests.factories import MembershipFactory, OrganizationFactory
 from billing import adjustments, ledger, reconciliation
 from billing.models import Adjustment, LedgerEntry
 from seedancee2.api.errors import InsufficientCredits
@@ -51,6 +51,20 @@ def test_above_the_limit_nothing_moves_until_somebody_else_approves():
     entry = LedgerEntry.objects.get()
     assert (entry.kind, entry.actor, entry.reason) == ("adjust", f"{ANN}, approved by {BOB}", "goodwill")
     assert reconciliation.discrepancies() == []
+
+
+def test_nobody_moves_credits_of_an_organization_they_are_a_member_of():
+    waiting = _request(101)
+    member = MembershipFactory.create(organization_id=waiting.account_id, role="viewer").user
+    by = f"user:{member.pk}"
+
+    with pytest.raises(adjustments.NotAllowed, match="member of this organization"):
+        adjustments.request(organization_id=waiting.account_id, amount=5, reason="goodwill", requested_by=by)
+    with pytest.raises(adjustments.NotAllowed, match="member of this organization"):
+        adjustments.approve(adjustment_id=waiting.pk, approved_by=by)
+
+    assert (_balance(waiting), Adjustment.objects.count()) == ((0, 0), 1)
+    assert _balance(_request(5, by=by)) == (5, 0)
 
 
 def test_the_database_refuses_to_move_a_large_amount_by_one_person():

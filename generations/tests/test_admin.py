@@ -1,9 +1,10 @@
 """The staff's pages of tasks, jobs and money: seen, never edited."""
 
 import pytest
+from django.contrib.auth.models import Permission
 from django.urls import reverse
 
-from accounts.models import User
+from accounts.models import AuditEntry, User
 from accounts.tests.factories import UserFactory
 from billing import adjustments, ledger
 from billing.models import Adjustment
@@ -61,6 +62,38 @@ def test_a_model_that_was_sold_cannot_be_deleted(client, staff):
 
     assert reply.status_code == 403
     assert PublicModel.objects.filter(pk="mini").exists()
+
+
+def test_a_model_is_changed_only_after_it_was_seen_what_customers_notice(client, staff):
+    url = reverse("admin:generations_publicmodel_change", args=["mini"])
+    asked = {"position": "3", "is_active": "on", "resolutions": "480p,1080p", "min_duration": "4", "max_duration": "9"}
+    before = PublicModel.objects.filter(pk="mini").values().get()
+
+    assert "This field is required" in client.post(url, asked).content.decode()
+    preview = client.post(url, asked | {"reason": "the provider dropped it"})
+    effects = preview.context["items"]
+    other = client.post(url, asked | {"reason": "x", "seen": "|".join(effects), "max_duration": "10"})
+
+    assert effects == [
+        "Requests for mini at 1080p are taken, but have no rate yet: add one first.",
+        "Requests for mini at 720p are refused.",
+        f"A video may last 4 to 9 seconds instead of {before['min_duration']} to {before['max_duration']}.",
+    ]
+    assert "4 to 10 seconds" in other.context["items"][2]
+    assert (PublicModel.objects.filter(pk="mini").values().get(), AuditEntry.objects.count()) == (before, 0)
+
+    assert client.post(url, dict(preview.context["hidden"])).status_code == 302
+
+    model, entry = PublicModel.objects.get(pk="mini"), AuditEntry.objects.get()
+    assert (model.resolutions, model.max_duration, model.position) == (["480p", "1080p"], 9, 3)
+    assert (entry.action, entry.reason) == ("publicmodel.changed", "the provider dropped it")
+    assert sorted(entry.after) == ["max_duration", "resolutions"]
+    looker = UserFactory.create(is_staff=True)
+    looker.user_permissions.set(Permission.objects.filter(codename="view_publicmodel"))
+    client.force_login(looker)
+    page = client.get(url)
+    assert (page.status_code, b"Kept in the audit log" in page.content) == (200, False)
+    assert client.post(url, dict(preview.context["hidden"])).status_code == 403
 
 
 def test_credits_are_adjusted_with_a_reason_and_a_large_amount_needs_two(client, staff, settings):

@@ -9,8 +9,8 @@ from django.contrib.auth.models import Permission
 from django.urls import reverse
 
 from accounts.models import AuditEntry, User
-from accounts.tests.factories import UserFactory
-from billing import ledger
+from accounts.tests.factories import MembershipFactory, UserFactory
+from billing import adjustments, ledger
 from generations import interventions
 from generations.models import Generation
 from generations.tests import pipeline
@@ -124,6 +124,43 @@ def test_a_refund_in_parts_ends_at_what_was_charged(client, staff, stranger):
     assert ledger.balance(organization_id=organization.pk) == (100, 0)
     assert [entry[0] for entry in audited()] == ["task.refunded", "task.refunded"]
     assert ledger.balance(organization_id=stranger.organization_id) == (980, 20)
+
+
+def test_refunds_and_adjustments_of_a_person_share_one_limit_of_a_day(client, staff, settings):
+    settings.ADJUSTMENT_LIMIT = 45
+    organization = funded_organization(100)
+    tasks = [complete(create_generation(organization)) for _ in range(3)]
+    adjustments.request(organization_id=organization.pk, amount=-5, reason="typo", requested_by=f"user:{staff.pk}")
+    chosen = {"action": "refund_selected", "_selected_action": [task.pk for task in tasks], "confirmed": "yes"}
+    seen = {f"seen_{task.pk}": "0" for task in tasks}
+
+    page = client.post(
+        "/admin/generations/generation/", chosen | seen | {"reason": "they flicker"}, follow=True
+    ).content.decode()
+
+    assert "Refunded 40 credits of 2 tasks." in page
+    assert f"{tasks[0].pk} and those after it were left alone." in page  # the list is newest first
+    assert "0 are left to you. Let somebody else of finance refund it" in page
+    assert "one person may move within a day" in send(client, tasks[0], "refund", amount="1", refunded_before="0")
+    assert ledger.balance(organization_id=organization.pk) == (100 - 60 - 5 + 40, 0)
+    assert [entry[0] for entry in audited()].count("task.refunded") == 2
+    # An adjustment above what is left waits; another person has a day of their own, and so have we tomorrow.
+    assert adjustments.needs_second_person(amount=1, requested_by=f"user:{staff.pk}")
+    assert not adjustments.needs_second_person(amount=45, requested_by="user:0")
+    with time_machine.travel(clock.now() + dt.timedelta(days=1, minutes=1)):
+        interventions.refund(public_id=tasks[0].pk, amount=20, refunded_before=0, actor=staff, reason="it flickers")
+    assert ledger.balance(organization_id=organization.pk) == (95, 0)
+
+
+def test_nobody_refunds_a_task_of_their_own_organization(client, staff):
+    organization = funded_organization(100)
+    task = complete(create_generation(organization))
+    MembershipFactory.create(user=staff, organization=organization, role="viewer")
+
+    assert "You are a member of this organization" in send(client, task, "refund", amount="5", refunded_before="0")
+
+    assert ledger.balance(organization_id=organization.pk) == (80, 0)
+    assert audited() == []
 
 
 @pytest.mark.parametrize("amount", ["0", "-5", "1.5", "", "x"])

@@ -206,6 +206,26 @@ def test_a_test_call_is_audited_before_anything_is_sent_and_touches_no_customer(
     assert AuditEntry.objects.get().actor_id == member.pk
 
 
+def test_a_second_click_on_test_call_makes_no_second_video(client):
+    signed_in(client)
+    route = Route.objects.get(channel__name="sandbox", model="mini", traffic="test")
+    url = reverse("admin:providers_channel_test_call", args=[route.channel_id])
+    asked = {"route": str(route.pk), "reason": "after the new key"}
+
+    first = client.post(url, asked)
+    second = client.post(url, asked, follow=True)
+
+    assert "A test call of this channel is under way" in second.content.decode()
+    assert "data-once" in client.get(url).content.decode()
+    assert b"it succeeds" in b"".join(first.streaming_content)
+    assert (SandboxRun.objects.count(), AuditEntry.objects.count()) == (1, 1)
+    # The turn is given back with the end, and does not outlive a process that died.
+    assert client.post(url, asked).status_code == 200
+    Channel.objects.update(tried_until=clock.now() - dt.timedelta(seconds=1))
+    assert client.post(url, asked).status_code == 200
+    assert AuditEntry.objects.count() == 3
+
+
 def test_a_test_call_goes_through_no_other_channels_route(client, channel):
     signed_in(client)
     route = Route.objects.get(channel__name="sandbox", model="mini", traffic="test")

@@ -15,33 +15,31 @@ from django.urls import reverse
 from django.utils.cache import add_never_cache_headers
 from unfold.admin import ModelAdmin
 from unfold.decorators import action, display
-from unfold.paginator import InfinitePaginator
 
-from accounts import audit, console_visits, keys, notes, organizations, visits
+from accounts import audit, console_visits, keys, lookups, notes, organizations, visits
 from accounts.admin_keys import MOST_AT_ONCE, last_use
 from accounts.admin_members import MembershipOfOrganization, ThroughMembers
 from accounts.models import ApiKey, Membership, Organization
+from accounts.staff import UncountedMixin
 from accounts.staff_actions import ReasonForm, ask, person, selected, told
 from billing import ledger
 from seedancee2.api.errors import PublicError
 from seedancee2.console import staff_organization
 from seedancee2.console.organization_forms import AdminIssueKeyForm, NoteForm
+from seedancee2.lib import ids
 
 SUSPENDED_AT_ONCE = 50  # organizations; each is shown with what its suspension touches
 
 
 @admin.register(Organization)
-class OrganizationAdmin(ThroughMembers, ModelAdmin):
+class OrganizationAdmin(ThroughMembers, UncountedMixin, ModelAdmin):
     """Customers: how they stand, their people, limits and keys."""
 
     list_display = ("name", "state", "member_count", "key_count", "created_at")
     list_filter = ("is_suspended",)
     search_fields = ("name",)
+    search_help_text = "Its number, or how its name begins."
     ordering = ("-pk",)
-    list_per_page = 50
-    paginator = InfinitePaginator
-    show_full_result_count = False
-    show_facets = admin.ShowFacets.NEVER
     fields = (
         "name",
         "state",
@@ -105,6 +103,13 @@ class OrganizationAdmin(ThroughMembers, ModelAdmin):
         usable = ApiKey.objects.filter(organization=OuterRef("pk"), revoked_at=None)
         return rows.annotate(members_counted=_counted(members), keys_counted=_counted(usable))
 
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet[Organization], search_term: str
+    ) -> tuple[QuerySet[Organization], bool]:
+        """Find organizations by what an index leads to."""
+        term = search_term.strip()
+        return (lookups.organizations(queryset, term) if term else queryset), False
+
     @display(description="State", label={"active": "success", "suspended": "danger"})
     def state(self, organization: Organization) -> str:
         """Say whether the organization's keys work."""
@@ -125,12 +130,12 @@ class OrganizationAdmin(ThroughMembers, ModelAdmin):
             found.append(f"webhooks to {', '.join(hosts[:5])}{' and others' if len(hosts) > 5 else ''} only")
         return "; ".join(found) or "none"
 
-    @display(description="Members", ordering="members_counted")
+    @display(description="Members")
     def member_count(self, organization: Any) -> int:
         """Count the people."""
         return int(organization.members_counted)
 
-    @display(description="Keys not revoked", ordering="keys_counted")
+    @display(description="Keys not revoked")
     def key_count(self, organization: Any) -> int:
         """Count the keys that nobody has revoked."""
         return int(organization.keys_counted)
@@ -175,7 +180,7 @@ class OrganizationAdmin(ThroughMembers, ModelAdmin):
     def issue_key(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Ask what the key is to be, and show its secret once."""
         organization = self._find(request, object_id)
-        form = AdminIssueKeyForm(request.POST or None)
+        form = AdminIssueKeyForm(request.POST or None, initial={"reference": ids.new("key")})
         issued: keys.IssuedKey | None = None
         if request.method == "POST" and form.is_valid():
             try:
@@ -185,6 +190,7 @@ class OrganizationAdmin(ThroughMembers, ModelAdmin):
                     mode=form.cleaned_data["mode"],
                     created_by=person(request),
                     reason=form.cleaned_data["reason"],
+                    reference=form.cleaned_data["reference"],
                     expires_at=form.expires_at(),
                 )
             except PublicError as error:
@@ -285,7 +291,7 @@ class OrganizationAdmin(ThroughMembers, ModelAdmin):
             ReasonForm(request.POST or None),
             "Its keys get 401 at once, all of them. Tasks under way are finished, charged and delivered.",
             lambda row, data: organizations.suspend(organization=row, actor=person(request), reason=data["reason"]),
-            items=[staff_organization.touched(self._find(request, object_id))],
+            items=staff_organization.touched([self._find(request, object_id)]),
         )
 
     @action(description="Reinstate", url_path="reinstate", permissions=["reinstate"], icon="check")
@@ -298,7 +304,7 @@ class OrganizationAdmin(ThroughMembers, ModelAdmin):
             ReasonForm(request.POST or None),
             "The keys of this organization work again from then on.",
             lambda row, data: organizations.reinstate(organization=row, actor=person(request), reason=data["reason"]),
-            items=[staff_organization.touched(self._find(request, object_id))],
+            items=staff_organization.touched([self._find(request, object_id)]),
         )
 
     @admin.action(description="Suspend the selected organizations", permissions=["suspend"])
@@ -327,7 +333,7 @@ class OrganizationAdmin(ThroughMembers, ModelAdmin):
             verb="Suspend",
             form=form,
             back=back,
-            items=[staff_organization.touched(row) for row in chosen],
+            items=staff_organization.touched(chosen),
             hidden=[("action", "suspend_selected"), ("confirmed", "yes"), *selected(chosen)],
         )
 

@@ -17,8 +17,9 @@ from accounts.staff_actions import ReasonForm
 
 
 class AdminIssueKeyForm(IssueKeyForm, ReasonForm):
-    """The console's form with the admin's widgets, and why."""
+    """The console's form with the admin's widgets, and why. The reference makes a second click harmless."""
 
+    reference = forms.RegexField(r"\Akey_[0-9a-z]{26}\Z", widget=forms.HiddenInput)
     field_order = ("name", "mode", "expires_on", "reason")
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:

@@ -45,6 +45,9 @@ def fill(request: HttpRequest, context: dict[str, Any]) -> dict[str, Any]:
     context |= {"title": "Overview", "figures": figures, "sections": sections}
     if user.has_perm("providers.view_channel"):
         context["channels"] = figures.channels
+    if user.has_perm("billing.add_rate"):  # who sets the prices sees what they bring
+        context["costs"] = [channel for channel in figures.channels if channel.made_seconds]
+        context["costs_newest"] = staff_figures.NEWEST_PAID
     if user.has_perm("billing.view_ledgerentry"):
         context["days"] = list(reversed(figures.days))
         context["days_left"] = staff_figures.DAYS - len(figures.days)

@@ -5,6 +5,7 @@ Counts stop at MOST; what is too much to count is shown as "MOST or more".
 
 import dataclasses
 import datetime as dt
+import decimal
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,6 +26,7 @@ from seedancee2.lib import clock, heartbeats
 log = structlog.get_logger(__name__)
 
 MOST = 10_000
+NEWEST_PAID = 20_000  # jobs whose cost is summed
 DAYS = 30
 DAYS_AT_ONCE = 4  # summed for one look: on a first one, or after a loss of Redis, the rest comes with the next looks
 KEPT_SECONDS = 10  # so that many people looking cost as much as one
@@ -84,15 +86,33 @@ _CHANNELS = """
         SELECT channel_id, bool_or(open_until > %(now)s) AS is_open, bool_or(open_until IS NOT NULL) AS is_tripped,
                bool_or(paused_until > %(now)s) AS is_paused, max(reason) AS reason
           FROM providers_channelhealth GROUP BY channel_id
+    ), paid AS (
+        SELECT job.channel_id, sum((request->>'duration')::int) AS made,
+               sum((request->>'duration')::int) FILTER (WHERE cost_per_second IS NULL) AS unpriced,
+               sum((request->>'duration')::int * cost_per_second) AS cents,
+               sum(credits - credits_refunded) FILTER (WHERE job.status = 'succeeded' AND task.status = 'completed')
+                   AS charged
+          FROM (SELECT channel_id, reference, model, traffic, upstream_model, status, finished_at, late_at,
+                       request, result IS NOT NULL AS is_made
+                  FROM providers_upstreamjob ORDER BY id DESC LIMIT %(newest)s) job
+          JOIN generations_generation task ON task.public_id = job.reference
+          LEFT JOIN providers_route route
+            ON (route.channel_id, route.model, route.traffic, route.upstream_model)
+               = (job.channel_id, job.model, job.traffic, job.upstream_model)
+         WHERE job.traffic = 'live' AND (late_at >= %(now)s - interval '1 day'
+            OR job.finished_at >= %(now)s - interval '1 day' AND (job.status = 'succeeded' OR is_made))
+         GROUP BY job.channel_id
     )
     SELECT channel.id, channel.name, channel.state,
            (SELECT count(*) FROM (SELECT FROM providers_upstreamjob job WHERE job.channel_id = channel.id
                AND job.status IN ('submitting', 'submitted', 'running') LIMIT %(most)s) counted),
            CASE WHEN is_open THEN 'open' WHEN is_tripped THEN 'half-open' WHEN is_paused THEN 'paused'
                 ELSE 'closed' END,
-           coalesce(ill.reason, ''), coalesce(ended, 0), coalesce(succeeded, 0), seconds
+           coalesce(ill.reason, ''), coalesce(ended, 0), coalesce(succeeded, 0), seconds,
+           coalesce(made, 0), coalesce(unpriced, 0), coalesce(cents, 0), coalesce(charged, 0)
       FROM providers_channel channel
       LEFT JOIN newest ON newest.channel_id = channel.id LEFT JOIN ill ON ill.channel_id = channel.id
+      LEFT JOIN paid ON paid.channel_id = channel.id
      ORDER BY channel.name LIMIT 50
 """
 _MONEY = """
@@ -143,7 +163,11 @@ class Lane:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class ChannelState:
-    """A channel, its breaker, and what ended there within the hour, of the newest 5,000 jobs."""
+    """A channel, its breaker, and what ended there within the hour, of the newest 5,000 jobs.
+
+    What it made of live tasks within a day, of the newest NEWEST_PAID jobs: the seconds of video, those of them whose
+    price no route tells, US cents for the others, and the credits that customers were charged and not given back.
+    """
 
     pk: int
     name: str
@@ -154,6 +178,20 @@ class ChannelState:
     ended_count: int
     succeeded_count: int
     seconds: float | None
+    made_seconds: int
+    unpriced_seconds: int
+    cents: decimal.Decimal
+    charged: int
+
+    @property
+    def cost(self) -> decimal.Decimal:
+        """Return what the provider takes, in US dollars."""
+        return self.cents / 100
+
+    @property
+    def cents_per_credit(self) -> decimal.Decimal | None:
+        """Return the cost of what a customer pays one credit for; None while a price is missing or nobody paid."""
+        return self.cents / self.charged if self.charged and not self.unpriced_seconds else None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -209,6 +247,7 @@ def count() -> Figures:
     values = {
         "now": now,
         "most": MOST,
+        "newest": NEWEST_PAID,
         "unknown": now - UNKNOWN_AFTER,
         "old": now - dt.timedelta(seconds=settings.TASK_DEADLINE_SECONDS),
         "statuses": list(_STATUSES),

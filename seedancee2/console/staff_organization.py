@@ -6,6 +6,7 @@ less what there is now; so no month of a million tasks is summed.
 
 import dataclasses
 import datetime as dt
+from collections.abc import Sequence
 from typing import Any
 
 from django.contrib import admin
@@ -52,6 +53,14 @@ _FACTS = """
              WHERE organization_id = %(id)s ORDER BY id DESC LIMIT %(rows)s) one) AS notes
       FROM (SELECT) nothing LEFT JOIN billing_creditaccount account ON account.organization_id = %(id)s
 """
+_TOUCHED = """
+    SELECT one.id,
+           (SELECT count(*) FROM (SELECT FROM accounts_apikey WHERE organization_id = one.id AND revoked_at IS NULL
+                AND (expires_at IS NULL OR expires_at > %(now)s) LIMIT %(most)s) counted),
+           (SELECT count(*) FROM (SELECT FROM generations_generation WHERE organization_id = one.id
+                AND is_test IN (false, true) AND status IN ('pending', 'processing') LIMIT %(most)s) counted)
+      FROM unnest(%(ids)s::bigint[]) AS one (id)
+"""
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,10 +95,13 @@ def compile(organization: Organization) -> Overview:
     )
 
 
-def touched(organization: Organization) -> str:
-    """Say what a suspension touches."""
-    facts = _facts(organization.pk)
-    return f"{organization}: keys that work: {_many(facts['key_count'])}; open tasks: {_many(facts['open_count'])}"
+def touched(organizations: Sequence[Organization]) -> list[str]:
+    """Say what the suspension of each touches, in one statement for all of them."""
+    values: dict[str, Any] = {"ids": [row.pk for row in organizations], "now": clock.now(), "most": MOST}
+    with connection.cursor() as cursor:
+        cursor.execute(_TOUCHED, values)
+        counts = {pk: (_many(keys), _many(tasks)) for pk, keys, tasks in cursor.fetchall()}
+    return [f"{row}: keys that work: {counts[row.pk][0]}; open tasks: {counts[row.pk][1]}" for row in organizations]
 
 
 def _facts(organization_id: int) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """The staff's front page, search and rates: exact figures, few queries, and only what one may see."""
 
 import datetime as dt
+from decimal import Decimal
 
 import pytest
 from django.contrib.auth.models import Group
@@ -15,7 +16,7 @@ from billing.models import Finding, Rate
 from generations import lifecycle, reconciliation
 from generations.models import Generation, ReconciliationRun
 from generations.tests.factories import create_generation, funded_organization
-from providers.models import Channel, ChannelHealth, UpstreamJob
+from providers.models import Channel, ChannelHealth, Route, UpstreamJob
 from seedancee2.console import staff_figures, staff_groups, staff_rates, staff_search
 from seedancee2.lib import clock, heartbeats, ids
 from seedancee2.lib.cache import Cache
@@ -89,6 +90,49 @@ def test_the_front_page_counts_what_is_there():
     assert len(figures.days) == staff_figures.DAYS_AT_ONCE
     assert figures.parts is not None
     assert figures.parts[heartbeats.BEAT] < 15
+
+
+def test_provider_cost_stands_against_what_customers_paid(client):
+    organization = funded_organization(1_000)
+    channel = Channel.objects.get(name="sandbox")
+    route = Route.objects.create(
+        model="mini", traffic="live", channel=channel, upstream_model="m", cost_per_second=Decimal("1.5")
+    )
+    paid, refunded, late, failed, old, running = (create_generation(organization) for _ in range(6))
+    for task in (paid, refunded, old):
+        complete(task)
+    lifecycle.refund(public_id=refunded.pk, amount=5, actor="t", reason="r")
+    made = {"status": "succeeded", "upstream_id": "x", "finished_at": clock.now()}
+    for task, values in (
+        (paid, made),
+        (refunded, made),
+        (late, {"status": "failed", "finished_at": clock.now(), "late_at": clock.now()}),
+        (failed, {"status": "failed", "finished_at": clock.now()}),
+        (old, made | {"finished_at": clock.now() - dt.timedelta(days=2)}),
+        (running, {"status": "running", "upstream_id": "x"}),
+    ):
+        unique = {"upstream_id": task.pk} if "upstream_id" in values else {}
+        jobs = UpstreamJob.objects.filter(reference=task.pk)
+        jobs.update(channel=channel, upstream_model="m", **(values | unique))
+
+    (sandbox,) = staff_figures.count().channels
+
+    # Three videos of four seconds were paid for, two of them by a customer, of which one got 5 of 20 credits back.
+    assert (sandbox.made_seconds, sandbox.unpriced_seconds, sandbox.cost, sandbox.charged) == (
+        12,
+        0,
+        Decimal("0.18"),
+        35,
+    )
+    assert f"{sandbox.cents_per_credit:.3f}" == "0.514"
+    route.delete()
+    (sandbox,) = staff_figures.count().channels
+    assert (sandbox.unpriced_seconds, sandbox.cost, sandbox.cents_per_credit) == (12, 0, None)
+    for group in ("finance", "support", "operations"):
+        member(client, group)
+        page = client.get("/admin/").content.decode()
+        assert ("Provider cost against charge" in page) == (group == "finance")
+        assert ("without 12 s of unknown price" in page) == (group == "finance")
 
 
 def test_a_hold_older_than_any_deadline_is_money_at_risk(settings):
@@ -280,7 +324,7 @@ def test_every_search_goes_by_an_index(client, superuser, django_assert_max_num_
             (staff_search._jobs, "up_1", "providers_job_upstream_id"),
             (staff_search._deliveries, ids.new("dlv"), "webhooks_delivery_"),
             (staff_search._people, "a@b.example", "accounts_user_email"),
-            (staff_search._organizations, "loom", "accounts_organization_name"),
+            (staff_search._organizations, "loom", "accounts_organization_"),
             (staff_search._keys, "ab12", "accounts_apikey_last_four"),
             (staff_search._top_ups, ids.new("top"), "billing_topuprequest_"),
         ):

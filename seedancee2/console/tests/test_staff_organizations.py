@@ -12,7 +12,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from accounts import keys, notes
+from accounts import keys, lookups, notes
 from accounts.models import ApiKey, AuditEntry, Organization, StaffNote
 from accounts.tests.factories import MembershipFactory, OrganizationFactory, UserFactory, issue_key
 from billing import adjustments, ledger, topups
@@ -209,6 +209,46 @@ def test_chosen_organizations_are_suspended_after_their_number_was_typed(client)
     client.post(address, {"action": "suspend_selected", "_selected_action": [third.pk]} | answer)
     third.refresh_from_db()
     assert not third.is_suspended
+
+
+def test_fifty_organizations_are_shown_in_few_queries_before_they_are_suspended(client):
+    chosen = [OrganizationFactory.create().pk for _ in range(50)]
+    staff(client, "operations")
+    client.get("/admin/accounts/organization/")
+
+    with CaptureQueriesContext(connection) as queries:
+        page = client.post(
+            "/admin/accounts/organization/", {"action": "suspend_selected", "_selected_action": chosen}
+        ).content.decode()
+
+    assert page.count("keys that work: 0; open tasks: 0") == 50
+    assert len(queries) <= MOST_QUERIES
+
+
+def test_lists_find_organizations_and_keys_by_number_name_and_last_four_through_an_index(client):
+    organization, stranger = OrganizationFactory.create(name="Loom_Works"), OrganizationFactory.create(name="Looms")
+    secret, other = issue_key(organization, name="first"), issue_key(stranger, name="second")
+    staff(client)
+
+    def listed(model: str, term: str) -> list[int]:
+        return [row.pk for row in client.get(f"/admin/accounts/{model}/", {"q": term}).context["cl"].result_list]
+
+    for term in ("loom_", " LOOM_works ", str(organization.pk)):
+        assert listed("organization", term) == [organization.pk], term
+        assert listed("apikey", term) == [ApiKey.objects.get(name="first").pk], term
+    for key, name in ((secret, "first"), (other, "second")):
+        assert listed("apikey", key[-4:]) == [ApiKey.objects.get(name=name).pk]
+    for nothing in ("works", "%", "9" * 30, "²"):
+        assert listed("organization", nothing) == listed("apikey", nothing) == [], nothing
+    with transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_indexscan = off")
+        assert "accounts_organization_" in lookups.organizations(Organization.objects.all(), "loom").explain()
+        test_keys, revoked = ApiKey.objects.filter(mode="test"), ApiKey.objects.filter(revoked_at__isnull=False)
+        assert "accounts_apikey_test" in test_keys.order_by("-pk").explain()
+        assert "accounts_apikey_revoked" in revoked.order_by("-pk").explain()
+        assert "accounts_organization_stopped" in Organization.objects.filter(is_suspended=True).explain()
+    for page in ("organization", "apikey"):
+        assert "?o=" not in client.get(f"/admin/accounts/{page}/").content.decode()  # no order that has no index
 
 
 def test_an_adjustment_above_the_limit_waits_and_the_page_leads_to_it(client, settings):
