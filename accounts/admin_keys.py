@@ -59,7 +59,7 @@ class ApiKeyAdmin(UncountedMixin, ModelAdmin):
     actions_detail = ("revoke",)
 
     def save_model(self, request: HttpRequest, obj: ApiKey, form: Any, change: bool) -> None:
-        """Change the limits that the form changed."""
+        """Change the limits that somebody changed on the page."""
         with told(request):
             values = {name: form.cleaned_data[name] for name in form.changed_data}
             keys.change(key=obj, changed_by=person(request), **values)

@@ -57,6 +57,8 @@ class MembershipForm(forms.ModelForm):  # type: ignore[type-arg]  # not subscrip
         if self.instance.pk and "user" in self.fields:
             wrapper: Any = self.fields["user"].widget
             wrapper.widget.known = self.instance.user
+            # What the page showed, so that an old one gives nobody their former role back.
+            self.fields["role"].show_hidden_initial = True
 
 
 class MembershipOfOrganization(TabularInline):

@@ -9,10 +9,11 @@ from django.http import HttpRequest
 from unfold.admin import ModelAdmin
 
 from accounts import audit
+from accounts.staff import CarefulMixin
 from accounts.staff_actions import person
 
 
-class AuditedAdmin(ModelAdmin):
+class AuditedAdmin(CarefulMixin, ModelAdmin):
     """A list and a form; entries are the staff's alone."""
 
     def audit_name(self, obj: Any) -> str:
@@ -20,7 +21,7 @@ class AuditedAdmin(ModelAdmin):
         return str(obj)
 
     def save_model(self, request: HttpRequest, obj: Any, form: Any, change: bool) -> None:
-        """Save the row, and note what was changed; of a secret only that it was."""
+        """Save what was changed and nothing else of the row, and note it; of a secret only that it was set."""
         # Some fields only steer a form and are no part of what it cleaned.
         changed = [name for name in form.changed_data if name in form.cleaned_data and name != "reason"]
         secret = {name for name in changed if isinstance(form.fields[name].widget, forms.PasswordInput)}
@@ -28,7 +29,11 @@ class AuditedAdmin(ModelAdmin):
         before = {name: _plain(form.initial.get(name)) for name in after} if change else {}
         after = {name: value for name, value in after.items() if not change or value != before[name]}
         with transaction.atomic():
-            super().save_model(request, obj, form, change)
+            if change and self.opts.pk.name not in changed:
+                columns = {column.name for column in self.opts.concrete_fields}
+                obj.save(update_fields=[name for name in changed if name in columns])
+            else:
+                super().save_model(request, obj, form, change)
             audit.note(
                 organization_id=None,
                 actor=person(request),

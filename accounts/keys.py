@@ -315,6 +315,13 @@ def authenticate(secret: str, *, find_address: Callable[[], str | None] = lambda
     )
 
 
+def find(*, secrets: Iterable[str]) -> dict[str, ApiKey]:
+    """Return the keys that these texts are, whether they work or not; a text that is none is left out."""
+    digests = {_digest(text): text for text in secrets if _ANY_FORMAT.fullmatch(text)}
+    rows = ApiKey.objects.filter(digest__in=list(digests)).select_related("organization") if digests else ()
+    return {digests[bytes(row.digest)]: row for row in rows}
+
+
 def _store(key: ApiKey, secret: str, actor: User | None) -> None:
     terms.check(key, actor)
     key.digest, key.last_four = _digest(secret), secret[-4:]

@@ -1,15 +1,22 @@
-"""What every staff page shares: rows that the admin shows and never changes, and lists quick at any length."""
+"""What every staff page shares: rows that the admin shows and never changes, lists quick at any length, and forms and
+lists that do no more than the page showed to whoever sent it.
+"""
 
 import datetime as dt
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from django.contrib import admin
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.views.main import SEARCH_VAR
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
+from django.http.response import HttpResponseBase
+from django.shortcuts import redirect
 from unfold.admin import ModelAdmin, TabularInline
 from unfold.paginator import InfinitePaginator
 
+from accounts import leaks
 from seedancee2.lib import clock, ids
 
 
@@ -29,7 +36,50 @@ class ReadOnlyMixin:
         return False
 
 
-class UncountedMixin:
+class CarefulMixin:
+    """Does what the sender of a page saw and no more: to rows chosen one by one, and to fields that they changed."""
+
+    list_disable_select_all = True
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponseBase:
+        """Show the list; who searched it for an API key is led to the key, and it is shown nowhere again."""
+        found = leaks.read(request.GET.get(SEARCH_VAR, ""))
+        if not found.is_secret:
+            shown: HttpResponseBase = super().changelist_view(request, extra_context)  # type: ignore[misc] # the admin's
+            return shown
+        told = f"An API key was in that: {found.text}. The search box at the left keeps keys out of the address."
+        messages.warning(request, told)
+        if found.keys and request.user.has_perm("accounts.view_apikey"):
+            return redirect("admin:accounts_apikey_change", found.keys[0].pk)
+        return redirect(request.path)
+
+    def response_action(self, request: HttpRequest, queryset: QuerySet[Any]) -> HttpResponse | None:
+        """Refuse to act on all rows, whether shown or not: nobody has seen which they are."""
+        if request.POST.get("select_across", "") not in ("", "0"):
+            messages.error(request, "Choose the rows one by one: an action on all of them at once is not possible.")
+            return redirect(request.get_full_path())
+        response: HttpResponse | None = super().response_action(request, queryset)  # type: ignore[misc] # the admin's
+        return response
+
+    def get_form(self, request: HttpRequest, obj: Any = None, change: bool = False, **kwargs: Any) -> Any:
+        """Let the form know what its page showed, so that an old page changes what its reader changed and no more."""
+        made = super().get_form(request, obj, change=change, **kwargs)  # type: ignore[misc] # the admin's
+        return _knowing(made) if change else made
+
+
+def _knowing(made: Any) -> Any:
+    class Knowing(made):
+        def __init__(self, *args: Any, **kwargs: Any) -> None:
+            super().__init__(*args, **kwargs)
+            for field in self.fields.values():
+                is_many = isinstance(field, forms.ModelMultipleChoiceField)
+                is_secret = isinstance(field.widget, forms.PasswordInput)
+                field.show_hidden_initial = not (field.disabled or is_many or is_secret)
+
+    return Knowing
+
+
+class UncountedMixin(CarefulMixin):
     """A list that reads the rows it shows: it counts none, for pages or filters, and has the one order of an index."""
 
     sortable_by: Sequence[str] = ()

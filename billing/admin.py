@@ -12,7 +12,7 @@ from unfold.admin import ModelAdmin
 from unfold.decorators import action
 from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
-from accounts.models import User
+from accounts.models import Organization, User
 from accounts.staff import ReadOnlyAdmin
 from billing import adjustments, ledger, lookups, topups
 from billing.models import (
@@ -49,7 +49,12 @@ class AdjustForm(forms.Form):
         help_text="Kept in the ledger for good behind the reason, where the customer reads both.",
         widget=UnfoldAdminTextInputWidget,
     )
-    reference = forms.CharField(max_length=64, widget=forms.HiddenInput)
+    reference = forms.RegexField(
+        r"\Aadj_[0-9a-z]+\Z",
+        max_length=40,
+        widget=forms.HiddenInput,
+        error_messages=dict.fromkeys(("invalid", "max_length", "required"), "This page was changed: open it anew."),
+    )
     seen = forms.IntegerField(required=False, widget=forms.HiddenInput)
 
     def clean_amount(self) -> int:
@@ -86,7 +91,9 @@ class CreditAccountAdmin(ReadOnlyAdmin):
     @action(description="Adjust credits", url_path="adjust", permissions=["adjust"])
     def adjust(self, request: HttpRequest, object_id: str) -> HttpResponse:
         """Ask for amount and reason, show what they do, then write one ledger entry."""
-        account = get_object_or_404(CreditAccount.objects.select_related("organization"), pk=object_id)
+        account = CreditAccount.objects.select_related("organization").filter(pk=int(object_id)).first()
+        # Who never had credits has no account; the first movement makes it.
+        account = account or CreditAccount(organization=get_object_or_404(Organization, pk=int(object_id)))
         form = AdjustForm(request.POST or None, initial={"reference": ids.new("adj")})
         context = {**self.admin_site.each_context(request), "title": "Adjust credits", "account": account, "form": form}
         if request.method != "POST" or not form.is_valid() or "back" in request.POST:

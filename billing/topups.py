@@ -78,7 +78,7 @@ def grant(*, request_id: str, amount: int, reason: str, granted_by: User) -> Top
 
     Raises:
         NotOpen: it was declined or withdrawn.
-        NotAllowed: the person asked for these credits themselves.
+        NotAllowed: the person asked for these credits themselves, or is a member of the organization.
         ValueError: the amount is not 1 to MAX_AMOUNT, or the reason is empty or too long.
     """
     if amount <= 0:

@@ -10,6 +10,7 @@ from django.http import HttpRequest
 from unfold.widgets import UnfoldAdminIntegerFieldWidget, UnfoldAdminSelectWidget, UnfoldAdminTextInputWidget
 
 from accounts.staff import MadeFilter
+from billing import adjustments
 from generations import interventions
 from generations.models import Generation, PublicModel
 from providers.models import Channel
@@ -65,22 +66,22 @@ class ReasonForm(forms.Form):
     reason = forms.CharField(
         max_length=interventions.MAX_REASON_LENGTH,
         widget=UnfoldAdminTextInputWidget(attrs={"autocomplete": "off"}),
-        help_text="Kept in the audit log for good.",
+        help_text="Kept in the audit log for good. The customer does not read it.",
     )
 
 
-class ToldForm(ReasonForm):
-    """Why something is done that the organization reads in its own audit log, with the reason."""
+class RefundReasonForm(ReasonForm):
+    """Why credits are given back, which the organization reads beside them."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.fields["reason"].help_text = "Kept in the audit log for good. The customer can read it: name no provider."
+        self.fields["reason"].help_text = "Kept in the ledger for good, where the customer reads it: name no provider."
 
 
-class RefundForm(ToldForm):
+class RefundForm(RefundReasonForm):
     """How many credits go back; `refunded_before` makes a second click harmless."""
 
-    amount = forms.IntegerField(min_value=1, widget=UnfoldAdminIntegerFieldWidget)
+    amount = forms.IntegerField(min_value=1, max_value=adjustments.MAX_AMOUNT, widget=UnfoldAdminIntegerFieldWidget)
     refunded_before = forms.IntegerField(min_value=0, widget=forms.HiddenInput)
     field_order = ("amount", "reason")
 

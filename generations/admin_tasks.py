@@ -21,8 +21,8 @@ from generations.admin_task_forms import (
     MoveForm,
     ReasonForm,
     RefundForm,
+    RefundReasonForm,
     TaskMadeFilter,
-    ToldForm,
 )
 from generations.models import Generation
 from providers.interventions import destinations
@@ -81,7 +81,7 @@ class GenerationAdmin(ReadOnlyAdmin):
         """Show the task with everything that other apps keep about it."""
         generation = self.get_object(request, object_id) if object_id and self.has_view_permission(request) else None
         if generation is not None:
-            extra_context = {**(extra_context or {}), "dossier": dossier.compile(generation)}
+            extra_context = {**(extra_context or {}), "dossier": dossier.compile(generation, may=request.user.has_perm)}
         response: HttpResponse = super().changeform_view(request, object_id, form_url, extra_context)
         return response
 
@@ -137,7 +137,7 @@ class GenerationAdmin(ReadOnlyAdmin):
             request,
             object_id,
             "Fail and release",
-            ToldForm(request.POST or None),
+            ReasonForm(request.POST or None),
             text,
             lambda data: interventions.fail(public_id=object_id, actor=_staff(request), reason=data["reason"]),
         )
@@ -202,7 +202,7 @@ class GenerationAdmin(ReadOnlyAdmin):
             request,
             object_id,
             "Send webhook again",
-            ToldForm(request.POST or None),
+            ReasonForm(request.POST or None),
             f"The same body goes out under the same id to {task.callback_url}; what had ended begins anew.",
             lambda data: interventions.redeliver(public_id=object_id, actor=_staff(request), reason=data["reason"]),
         )
@@ -214,7 +214,7 @@ class GenerationAdmin(ReadOnlyAdmin):
             request,
             object_id,
             "Delete content",
-            ToldForm(request.POST or None),
+            ReasonForm(request.POST or None),
             "Its video, pictures, prompt and references are deleted for good, and their addresses answer 410 at once. "
             "The task, its price and its ledger stay. This cannot be undone. It is also how a task is deactivated: "
             "there is no other way to take one from its customer.",
@@ -233,11 +233,11 @@ class GenerationAdmin(ReadOnlyAdmin):
             self.message_user(request, "None of these tasks has a charge left to give back.", messages.ERROR)
             return None
         is_sent = "confirmed" in request.POST
-        form = ToldForm(request.POST if is_sent else None)
+        form = RefundReasonForm(request.POST if is_sent else None)
+        total = sum(task.credits - task.credits_refunded for task in refundable)
         if is_sent and form.is_valid():
             self._refund_seen(request, refundable, form.cleaned_data["reason"])
             return None
-        total = sum(task.credits - task.credits_refunded for task in refundable)
         who = len({task.organization_id for task in refundable})
         context = self.admin_site.each_context(request) | {
             "opts": self.opts,

@@ -1,9 +1,13 @@
-"""All that is known of one task, for the staff: eight bounded reads, and one line of time through all of them."""
+"""All that one of the staff may know of one task: at most eight bounded reads, and one line of time through them.
+
+What somebody may not see in its own list is not read, and is in no moment of the line, either.
+"""
 
 import dataclasses
 import datetime as dt
 import json
 from collections import defaultdict
+from collections.abc import Callable
 from typing import Any
 
 from django.contrib.postgres.expressions import ArraySubquery
@@ -52,21 +56,17 @@ class Dossier:
     timeline: list[Moment]
 
 
-def compile(generation: Generation) -> Dossier:
-    """Read all there is about a task."""
+def compile(generation: Generation, *, may: Callable[[str], bool]) -> Dossier:
+    """Read all there is about a task and may be seen: `may` tells whether its reader has a permission."""
     reference = generation.public_id
     assets = list(generation.assets.all())
-    jobs = list(UpstreamJob.objects.filter(reference=reference).select_related("channel").order_by("number"))
-    calls = defaultdict(list)
-    for call in UpstreamCall.objects.filter(job__reference=reference).order_by("-id")[:MOST_CALLS]:
-        calls[call.job_id].append(call)
-    callbacks = defaultdict(list)
-    for callback in Callback.objects.filter(job__reference=reference).defer("body").order_by("id")[:MOST_ROWS]:
-        callbacks[callback.job_id].append(callback)
-    entries = [] if generation.is_test else _entries(generation)
-    deliveries = list(_deliveries(reference))
-    audit = _audit(generation)
-    together = [(job, calls[job.pk], callbacks[job.pk]) for job in jobs]
+    jobs = _jobs(reference, may) if may("providers.view_upstreamjob") else []
+    entries = _entries(generation) if may("billing.view_ledgerentry") and not generation.is_test else []
+    deliveries = list(_deliveries(reference)) if may("webhooks.view_delivery") else []
+    if not may("webhooks.view_deliveryattempt"):
+        for delivery in deliveries:
+            delivery.tried = []
+    audit = _audit(generation) if may("accounts.view_auditentry") else []
     public = payloads.task(generation, assets)
     addresses = public.get("output", {})
     return Dossier(
@@ -74,12 +74,24 @@ def compile(generation: Generation) -> Dossier:
         public=_indented(public),
         request=_indented({"input": generation.input, "callback_url": generation.callback_url}),
         media=[(asset.get_kind_display(), addresses.get(f"{asset.kind}_url", ""), asset) for asset in assets],
-        jobs=together,
+        jobs=jobs,
         entries=entries,
         deliveries=deliveries,
         audit=audit,
-        timeline=_timeline(generation, together, entries, deliveries, audit),
+        timeline=_timeline(generation, jobs, entries, deliveries, audit),
     )
+
+
+def _jobs(reference: str, may: Callable[[str], bool]) -> list[tuple[UpstreamJob, list[UpstreamCall], list[Callback]]]:
+    calls, callbacks = defaultdict(list), defaultdict(list)
+    if may("providers.view_upstreamcall"):
+        for call in UpstreamCall.objects.filter(job__reference=reference).order_by("-id")[:MOST_CALLS]:
+            calls[call.job_id].append(call)
+    if may("webhooks.view_callback"):
+        for callback in Callback.objects.filter(job__reference=reference).defer("body").order_by("id")[:MOST_ROWS]:
+            callbacks[callback.job_id].append(callback)
+    jobs = UpstreamJob.objects.filter(reference=reference).select_related("channel").order_by("number")
+    return [(job, calls[job.pk], callbacks[job.pk]) for job in jobs]
 
 
 def _entries(generation: Generation) -> list[LedgerEntry]:

@@ -161,6 +161,10 @@ class ChannelAdmin(AuditedAdmin):
         response: HttpResponse = super().changeform_view(request, object_id, form_url, extra_context)
         return response
 
+    def get_readonly_fields(self, request: HttpRequest, obj: Channel | None = None) -> tuple[str, ...]:
+        """Let the actions alone change the state of a channel: they say what it touches and ask why."""
+        return ("state",) if obj else ()
+
     def has_drain_permission(self, request: HttpRequest, object_id: str | None = None) -> bool:
         """Offer to drain a channel that is not draining."""
         return self._may_become(request, object_id, Channel.State.DRAINING)

@@ -82,6 +82,7 @@ MIDDLEWARE = [
     "accounts.staff_sessions.StaffSessionMiddleware",
     "accounts.console_visits.VisitMiddleware",
     "accounts.second_factor.StaffMiddleware",
+    "accounts.staff_addresses.StaffAddressMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
     "django_prometheus.middleware.PrometheusAfterMiddleware",
 ]

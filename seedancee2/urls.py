@@ -3,6 +3,7 @@
 from allauth.account.decorators import secure_admin_login
 from django.contrib import admin
 from django.urls import include, path, re_path
+from django.views.generic import RedirectView
 
 from accounts import console_visits
 from seedancee2.api import schema
@@ -37,7 +38,8 @@ urlpatterns = [
     path("console/", include("generations.console_urls")),
     path("console/keys/", include("seedancee2.console.keys.urls")),
     path("admin/visit/stop/", admin.site.admin_view(console_visits.stop), name="staff-visit-stop"),
-    # These two stand before the theme's own pages at the same addresses.
+    # These stand before the theme's own pages at the same addresses. A password is changed where it is written down.
+    path("admin/password_change/", RedirectView.as_view(pattern_name="account_change_password")),
     path("admin/search/", admin.site.admin_view(staff_search.page)),
     path("admin/billing/rate/add/", admin.site.admin_view(staff_rates.add)),
     path("admin/", admin.site.urls),

@@ -20,6 +20,8 @@ from webhooks.admin_forms import DeliveryMadeFilter, ReasonForm, StaffRecoverFor
 from webhooks.lookups import of_address
 from webhooks.models import Callback, Delivery, DeliveryAttempt, Endpoint
 
+MOST_AT_ONCE = 200  # webhooks sent again together, each of which the page before it names
+
 
 class DeliveryAttemptInline(ReadOnlyInline):
     """What came of each POST."""
@@ -99,7 +101,11 @@ class DeliveryAdmin(ReadOnlyAdmin):
         return self._redeliver(request, queryset, back=back, is_sent="confirmed" in request.POST)
 
     def _redeliver(self, request: HttpRequest, rows: QuerySet[Delivery], *, back: str, is_sent: bool) -> HttpResponse:
-        chosen = list(rows.defer("body").select_related("organization"))
+        chosen = list(rows.defer("body").select_related("organization")[: MOST_AT_ONCE + 1])
+        if not chosen or len(chosen) > MOST_AT_ONCE:
+            problem = f"Choose 1 to {MOST_AT_ONCE} webhooks. “Recover failed” sends all that one customer did not get."
+            self.message_user(request, problem, messages.ERROR)
+            return redirect(back)
         form = ReasonForm(request.POST if is_sent else None)
         if is_sent and form.is_valid():
             for row in chosen:

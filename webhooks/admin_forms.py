@@ -10,6 +10,7 @@ from unfold.widgets import INPUT_CLASSES, UnfoldAdminSelectWidget, UnfoldAdminTe
 from accounts.models import Organization
 from accounts.staff import MadeFilter
 from webhooks.forms import MODES, RecoverForm, SampleForm
+from webhooks.lookups import is_known
 
 _LARGEST = 2**63 - 1
 
@@ -43,7 +44,7 @@ class ReasonForm(forms.Form):
 
     reason = forms.CharField(
         max_length=200,
-        help_text="Kept in the audit log for good, where the customer reads it.",
+        help_text="Kept in the audit log for good. The customer reads what was done, but not this.",
         widget=UnfoldAdminTextInputWidget(attrs={"autocomplete": "off"}),
     )
 
@@ -72,3 +73,15 @@ class StaffSampleForm(SampleForm, ReasonForm):
         self.fields["event"].widget = UnfoldAdminSelectWidget(
             choices=self.fields["event"].choices  # type: ignore[attr-defined] # a field of choices has them
         )
+
+    def clean(self) -> dict[str, Any]:
+        """Sign for the customer's own servers alone: whoever gets a signed webhook may show it to them as ours."""
+        data: dict[str, Any] = super().clean() or self.cleaned_data
+        organization, url = data.get("organization"), data.get("url")
+        if organization and url and not is_known(organization=organization, url=url):
+            self.add_error(
+                "url",
+                f"{organization} never had a webhook sent to this host and does not list it, so nothing is signed for "
+                "it. The customer can send the test from the console.",
+            )
+        return data

@@ -4,7 +4,9 @@ import contextlib
 
 from django.db.models import Q
 
+from accounts.models import Organization
 from seedancee2.lib import destinations
+from webhooks.models import Endpoint
 
 
 def of_address(term: str) -> Q | None:
@@ -18,3 +20,14 @@ def of_address(term: str) -> Q | None:
             if "." in destination.host or ":" in destination.host:
                 origins.append(destination.origin)
     return Q(origin__in=origins) if origins else None
+
+
+def is_known(*, organization: Organization, url: str) -> bool:
+    """Tell whether an organization lists the host of a URL, or ever had a webhook sent to its scheme, host and port.
+
+    Raises:
+        BadDestination: it is not a URL.
+    """
+    if destinations.is_listed(url, organization.callback_hosts):
+        return True
+    return Endpoint.objects.filter(organization=organization, origin=destinations.parse(url).origin).exists()

@@ -347,3 +347,42 @@ def test_a_key_that_is_revoked_is_not_changed_any_more(client: Client, organizat
     page = client.post(address("apikey", key, "change"), {"create_rate_limit": "5"}, follow=True)
     assert b"This key is revoked" in page.content
     assert ApiKey.objects.get().create_rate_limit is None
+
+
+def test_an_old_page_changes_what_its_reader_changed_and_no_more(client: Client, organization: Organization) -> None:
+    issue_key(organization)
+    key, member = ApiKey.objects.get(), MembershipFactory.create(organization=organization, role="admin")
+    MembershipFactory.create(organization=organization, role="owner")
+    pages = {}
+    for model, row in (("organization", organization), ("apikey", key)):
+        shown = client.get(address(model, row, "change")).context
+        forms = [shown["adminform"].form]
+        for formset in shown["inline_admin_formsets"]:
+            forms += [formset.formset.management_form, *formset.formset.initial_forms]
+        fields = [field for form in forms for field in form]
+        pages[model] = {field.html_name: field.value() for field in fields}
+        pages[model] |= {field.html_initial_name: field.value() for field in fields if field.field.show_hidden_initial}
+        pages[model] = {name: value for name, value in pages[model].items() if value not in (None, False)}
+    Organization.objects.update(name="Southwind", create_rate_limit=7)
+    ApiKey.objects.update(create_rate_limit=5, monthly_credit_cap=70)
+    Membership.objects.filter(pk=member.pk).update(role="viewer")
+
+    for model, row in (("organization", organization), ("apikey", key)):
+        reply = client.post(address(model, row, "change"), pages[model] | {"request_rate_limit": "9"})
+        assert reply.status_code == 302, reply.content.decode()
+
+    organization.refresh_from_db()
+    key.refresh_from_db()
+    member.refresh_from_db()
+    assert (organization.name, organization.create_rate_limit, organization.request_rate_limit) == ("Southwind", 7, 9)
+    assert (key.create_rate_limit, key.monthly_credit_cap, key.request_rate_limit) == (5, 70, 9)
+    assert (member.role, AuditEntry.objects.filter(action="member.role_changed").count()) == ("viewer", 0)
+
+
+def test_a_key_in_the_search_of_a_list_leads_to_it_and_is_not_shown(client: Client, organization: Organization) -> None:
+    keys.import_existing(organization=organization, name="old", secret="their-own-key-0123456789")
+    key = ApiKey.objects.get()
+    for model in ("apikey", "organization", "user"):
+        page = client.get(f"/admin/accounts/{model}/", {"q": "key=their-own-key-0123456789"}, follow=True)
+        assert page.redirect_chain[0][0] == address("apikey", key, "change")
+        assert "their-own-key" not in page.content.decode()

@@ -129,3 +129,21 @@ def test_nobody_but_a_superuser_gives_rights_or_takes_a_second_factor_of_the_sta
     assert (ada.name, ada.is_staff, ada.is_superuser, ada.groups.count()) == ("Ada", False, False, 0)
     assert client.post(f"/admin/mfa/authenticator/{of_ada.pk}/delete/", {"post": "yes"}).status_code == 302
     assert list(Authenticator.objects.all()) == [of_root]
+
+
+def test_the_staff_change_their_password_where_it_is_written_down(client: Client) -> None:
+    user = UserFactory.create(is_staff=True)
+    user.set_password("the old password")
+    user.save()
+    client.force_login(user)
+    form = {
+        "old_password": "the old password",
+        "new_password1": "another password 7",
+        "new_password2": "another password 7",
+    }
+
+    for reply in (client.get("/admin/password_change/"), client.post("/admin/password_change/", form)):
+        assert reply["Location"] == "/accounts/password/change/"
+
+    user.refresh_from_db()
+    assert user.check_password("the old password")

@@ -105,7 +105,14 @@ def test_staff_enter_the_admin_with_one_only_where_the_setting_says_so(settings:
     settings.STAFF_NEEDS_SECOND_FACTOR = False
     assert client.get("/admin/").status_code == 200
     settings.STAFF_NEEDS_SECOND_FACTOR = True
-    for address in ("/admin/", "/admin/accounts/organization/", "/admin/login/", "/admin/no-such-page/"):
+    for address in (
+        "/admin/",
+        "/admin/accounts/organization/",
+        "/admin/login/",
+        "/admin/no-such-page/",
+        "/admin/search/",
+        "/admin/billing/rate/add/",
+    ):
         assert client.get(address)["Location"] == SET_UP
     target = OrganizationFactory.create()
     reply = client.post("/admin/accounts/organization/", {"action": "suspend", "_selected_action": [target.pk]})

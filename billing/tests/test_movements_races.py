@@ -42,7 +42,13 @@ def _at_once(calls: Iterable[Callable[[], object]]) -> Counter[str]:
         try:
             with transaction.atomic():
                 call()
-        except (ledger.ReservationClosed, ledger.RepeatedReference, InsufficientCredits, ValueError) as error:
+        except (
+            ledger.ReservationClosed,
+            ledger.RepeatedReference,
+            adjustments.NotAllowed,
+            InsufficientCredits,
+            ValueError,
+        ) as error:
             return type(error).__name__
         finally:
             connections.close_all()
@@ -110,6 +116,23 @@ def test_partial_refunds_at_once_never_exceed_the_charge():
     assert ended == {"done": 10, "ValueError": 30}
     assert ledger.balance(organization_id=organization) == (100, 0)
     assert reconciliation.discrepancies() == []
+
+
+def test_refunds_of_one_person_at_once_never_exceed_the_days_limit(settings):
+    settings.ADJUSTMENT_LIMIT = 30
+    organization = _organization(100)
+    _reserve(organization, 100, "vid_a")
+    with transaction.atomic():
+        ledger.capture(reference="vid_a", actor="t")
+
+    def give_back():
+        adjustments.demand_refund(organization_id=organization, amount=10, refunded_by="user:1")
+        ledger.refund(reference="vid_a", amount=10, actor="user:1", reason="r")
+
+    ended = _at_once([give_back] * 20)
+
+    assert ended == {"done": 3, "AboveLimit": 17}
+    assert ledger.balance(organization_id=organization) == (30, 0)
 
 
 def test_approvals_of_several_people_at_once_move_once(settings):

@@ -389,3 +389,35 @@ def test_the_page_of_a_finished_task_tells_all_of_it(client, django_assert_max_n
         "&quot;credits_charged&quot;: 20",
     ):
         assert text in page, text
+
+
+def test_an_amount_that_no_charge_has_is_refused_as_one(client, staff):
+    task = complete(create_generation(funded_organization(100)))
+
+    page = send(client, task, "refund", amount="9" * 30, refunded_before="0")
+
+    assert "less than or equal to 1000000000000" in page
+    assert audited() == []
+
+
+def test_each_page_says_who_reads_the_reason(client, staff):
+    organization = funded_organization(100)
+    owner = MembershipFactory.create(organization=organization, role="owner").user
+    task = complete(create_generation(organization, callback_url="https://customer.example/"))
+    for action in ("redeliver", "erase", "fail", "poll_now"):
+        page = client.get(reverse(f"admin:generations_generation_{action}", args=[task.pk])).content.decode()
+        assert "The customer does not read it." in page, action
+    page = client.get(reverse("admin:generations_generation_refund", args=[task.pk])).content.decode()
+    assert "where the customer reads it: name no provider" in page
+    send(client, task, "redeliver", reason="our secret reason")
+    send(client, task, "refund", amount="5", refunded_before="0", reason="the picture froze")
+
+    client.force_login(owner)
+    log = client.get("/console/audit/", {"organization": organization.pk}).content.decode()
+    books = client.get("/console/billing/", {"organization": organization.pk}).content.decode()
+    assert "redelivered" in log
+    assert ("our secret reason" in log, "the picture froze" in log, "the picture froze" in books) == (
+        False,
+        False,
+        True,
+    )

@@ -236,3 +236,29 @@ def test_a_test_call_goes_through_no_other_channels_route(client, channel):
 
     assert "not one of the available choices" in reply.content.decode()
     assert (AuditEntry.objects.count(), SandboxRun.objects.count()) == (0, 0)
+
+
+def shown(client, url):
+    """Return what a browser would post of a channel's page where nobody touches anything."""
+    page = client.get(url).context["adminform"].form
+    values = {field.html_name: field.value() for field in page}
+    values |= {field.html_initial_name: field.value() for field in page if field.field.show_hidden_initial}
+    values |= {f"{name}-{which}_FORMS": "0" for name in ("health", "credentials") for which in ("TOTAL", "INITIAL")}
+    return {name: "" if value is None else value for name, value in values.items()}
+
+
+def test_an_old_page_undoes_neither_a_drain_nor_another_limit(client, channel):
+    signed_in(client)
+    url = reverse("admin:providers_channel_change", args=[channel.pk])
+    old = shown(client, url)
+    assert "initial-max_open" in client.get(url).content.decode()
+    client.post(reverse("admin:providers_channel_drain", args=[channel.pk]), {"reason": "their page is red"})
+    Channel.objects.filter(pk=channel.pk).update(max_submits_per_minute=5)
+
+    reply = client.post(url, old | {"max_open": "3", "state": "active"})
+
+    assert reply.status_code == 302, reply.content.decode()
+    channel.refresh_from_db()
+    assert (channel.state, channel.max_open, channel.max_submits_per_minute) == ("draining", 3, 5)
+    entry = AuditEntry.objects.latest("pk")
+    assert (entry.before, entry.after) == ({"max_open": None}, {"max_open": 3})

@@ -22,7 +22,6 @@ from accounts.admin_members import MembershipOfOrganization, ThroughMembers
 from accounts.models import ApiKey, Membership, Organization
 from accounts.staff import UncountedMixin
 from accounts.staff_actions import ReasonForm, ask, person, selected, told
-from billing import ledger
 from seedancee2.api.errors import PublicError
 from seedancee2.console import staff_organization
 from seedancee2.console.organization_forms import AdminIssueKeyForm, NoteForm
@@ -86,7 +85,7 @@ class OrganizationAdmin(ThroughMembers, UncountedMixin, ModelAdmin):
         return response
 
     def save_model(self, request: HttpRequest, obj: Organization, form: Any, change: bool) -> None:
-        """Save a new one whole, and of a known one what the form changed: an old page undoes nothing."""
+        """Save a new one whole, and of a known one what was changed on its page: an old page undoes nothing."""
         if not change:
             with transaction.atomic():
                 obj.save()
@@ -211,10 +210,8 @@ class OrganizationAdmin(ThroughMembers, UncountedMixin, ModelAdmin):
 
     @action(description="Adjust credits", url_path="adjust", permissions=["adjust"], icon="payments")
     def adjust(self, request: HttpRequest, object_id: str) -> HttpResponse:
-        """Lead to the one form that adjusts credits; who never had any gets an account first."""
-        organization = self._find(request, object_id)
-        ledger.open_account(organization_id=organization.pk)
-        return redirect("admin:billing_creditaccount_adjust", organization.pk)
+        """Lead to the one form that adjusts credits."""
+        return redirect("admin:billing_creditaccount_adjust", self._find(request, object_id).pk)
 
     @action(description="Keys", url_path="keys", permissions=["show_keys"], icon="list")
     def show_keys(self, request: HttpRequest, object_id: str) -> HttpResponse:

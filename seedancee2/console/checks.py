@@ -53,6 +53,12 @@ def check_production(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> 
             "TRUSTED_PROXY_COUNT is 0 behind a proxy, so all people share one address and one sign-in limit.",
             "Set TRUSTED_PROXY_COUNT to the number of proxies in front of this service.",
         )
+    if not settings.STAFF_NEEDS_SECOND_FACTOR:
+        refuse(
+            12,
+            "STAFF_NEEDS_SECOND_FACTOR is off, so a password alone opens the admin.",
+            "Unset STAFF_NEEDS_SECOND_FACTOR: each of the staff sets up an authenticator app or a passkey.",
+        )
     if not settings.API_KEY_PEPPER:
         found.append(
             Warning(

@@ -1,12 +1,15 @@
 """The staff's one search box: an exact term, looked up by index in everything it could be, as far as one may see that.
 
+An API key is found by all of itself, anywhere in what was pasted, or by its last four characters: nothing else of it is
+kept. It is shown nowhere again, and the form sends it past the address, which browsers and proxies keep.
+
 Customers' metadata is found by a value at its top level, such as a `customer_job_id`
 (`generations/migrations/0005_staff_console.py`).
 """
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from django.contrib import admin
@@ -17,6 +20,7 @@ from django.shortcuts import render
 from django.urls import reverse
 from django.utils.http import urlencode
 
+from accounts import leaks
 from accounts.models import ApiKey, Organization, User
 from billing.models import Adjustment, TopUpRequest
 from generations.models import Generation
@@ -26,9 +30,8 @@ from seedancee2.lib import ids
 from webhooks.lookups import of_address
 from webhooks.models import Delivery, Endpoint
 
-MAX_LENGTH = 200
+MAX_LENGTH = 500
 MOST = 20  # rows of a group that are shown
-_KEY = re.compile(r"sk_seedancee2_(?:live|test)_[0-9A-Za-z]{8,}")
 _LAST_FOUR = re.compile(r"(?:sk_seedancee2_(?:live|test)_)?[.…]*([!-~]{4})")
 
 _BY_METADATA = """
@@ -64,16 +67,16 @@ def page(request: HttpRequest) -> HttpResponseBase:
     if "s" in request.GET:
         look: HttpResponseBase = admin.site.search(request)  # type: ignore[attr-defined] # the theme's site has it
         return look
-    term = request.GET.get("q", "").replace("\x00", "").strip()[:MAX_LENGTH]
-    is_secret = bool(_KEY.fullmatch(term))
-    if is_secret:
-        term = term[-4:]  # a whole key is shown nowhere, not even to whoever pasted it
+    sent = request.POST if request.method == "POST" else request.GET
+    found = leaks.read(sent.get("q", "").replace("\x00", "").strip()[:MAX_LENGTH])
+    is_key = found.is_secret or found.is_part
+    term = "" if is_key else found.text
     context: dict[str, Any] = admin.site.each_context(request) | {
         "title": "Search",
         "term": term,
-        "is_secret": is_secret,
+        "leak": found if is_key else None,
         "is_request_id": ids.is_valid(term, "req"),
-        "groups": list(find(term=term, may=request.user.has_perm)) if term else [],
+        "groups": list(find(term=term, keys=found.keys, may=request.user.has_perm)) if term or found.keys else [],
     }
     if request.user.has_perm("accounts.view_organization"):
         context["by_name"] = f"{reverse('admin:accounts_organization_changelist')}?{urlencode({'q': term})}"
@@ -81,11 +84,11 @@ def page(request: HttpRequest) -> HttpResponseBase:
     return response
 
 
-def find(*, term: str, may: Callable[[str], bool]) -> Iterator[Group]:
-    """Yield what a term may be, group by group, of the tables that one may see."""
+def find(*, term: str, keys: Sequence[ApiKey] = (), may: Callable[[str], bool]) -> Iterator[Group]:
+    """Yield what a term may be, group by group, of the tables that one may see; `keys` are those it was already."""
     for name, permission, look, describe in _LOOKS:
         if may(permission):
-            rows = list(look(term)[: MOST + 1])
+            rows = list(look(term)[: MOST + 1]) if term else list(keys) if look is _keys else []
             if rows:
                 yield Group(name, [_result(row, describe(row)) for row in rows[:MOST]], len(rows) > MOST)
 

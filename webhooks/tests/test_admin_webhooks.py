@@ -12,9 +12,10 @@ from django.test import Client
 
 from accounts.models import AuditEntry, User
 from accounts.tests.factories import OrganizationFactory
-from seedancee2.lib import clock, ids
+from seedancee2.lib import clock, destinations, ids
 from tests.receivers import Receiver
-from webhooks import secrets
+from webhooks import admin as pages
+from webhooks import lookups, secrets
 from webhooks.models import Delivery, DeliveryAttempt, Endpoint, SigningSecret
 from webhooks.tests.factories import DeliveryFactory
 
@@ -184,7 +185,12 @@ def test_a_test_webhook_is_sent_once_and_its_answer_shown(staff: Client, setting
     form = {"organization": organization.name, "event": "video.generation.failed", "reason": "ticket 9"}
     settings.OUTBOUND_ALLOWED_HOSTS = ["127.0.0.1"]
     with Receiver() as receiver:
-        page = staff.post("/admin/webhooks/delivery/send-test/", form | {"url": receiver.url()}).content.decode()
+        form |= {"url": receiver.url()}
+        refused = staff.post("/admin/webhooks/delivery/send-test/", form).content.decode()
+        assert "never had a webhook sent to this host" in refused
+        assert (receiver.requests, AuditEntry.objects.count()) == ([], 0)
+        Endpoint.objects.create(organization=organization, origin=destinations.parse(receiver.url()).origin)
+        page = staff.post("/admin/webhooks/delivery/send-test/", form).content.decode()
 
     assert "It arrived." in page
     assert len(receiver.requests) == 1
@@ -226,3 +232,27 @@ def test_only_those_with_the_permission_may_send_again(client: Client) -> None:
     client.post(addresses[0], {"reason": "r"})
     row.refresh_from_db()
     assert row.state == "pending"
+
+
+def test_a_list_of_hosts_makes_a_receiver_known_and_another_customers_endpoint_does_not() -> None:
+    listing, other = OrganizationFactory.create(callback_hosts=["*.example.com"]), OrganizationFactory.create()
+    Endpoint.objects.create(organization=other, origin=destinations.parse("https://customer.example/").origin)
+
+    assert lookups.is_known(organization=listing, url="https://hooks.example.com/x")
+    assert lookups.is_known(organization=other, url="https://customer.example/x")
+    for url in ("https://customer.example/x", "https://example.com/x"):
+        assert not lookups.is_known(organization=listing, url=url), url
+
+
+def test_no_more_are_sent_again_at_once_than_a_page_names(staff: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pages, "MOST_AT_ONCE", 2)
+    rows = [failed() for _ in range(3)]
+    form = {"action": "redeliver_selected", "confirmed": "yes", "reason": "outage"}
+
+    page = staff.post("/admin/webhooks/delivery/", form | {"_selected_action": [row.pk for row in rows]}, follow=True)
+    assert "Choose 1 to 2 webhooks." in page.content.decode()
+    across = form | {"_selected_action": [rows[0].pk], "select_across": "1"}
+    assert b"one by one" in staff.post("/admin/webhooks/delivery/", across, follow=True).content
+
+    assert Delivery.objects.filter(state="abandoned").count() == 3
+    assert histories() == []

@@ -20,6 +20,7 @@ SAFE = {
     "MEDIA_BASE_URL": "https://media.example.com",
     "API_KEY_PEPPER": "pepper" * 8,
     "EMAIL_BACKEND": "django.core.mail.backends.smtp.EmailBackend",
+    "STAFF_NEEDS_SECOND_FACTOR": True,
 }
 
 
@@ -50,6 +51,7 @@ def test_safe_settings_pass(production):
         ("API_KEY_PEPPER", "", "seedancee2.W001"),
         ("EMAIL_BACKEND", "django.core.mail.backends.console.EmailBackend", "seedancee2.E010"),
         ("BEHIND_TLS_PROXY", True, "seedancee2.E011"),
+        ("STAFF_NEEDS_SECOND_FACTOR", False, "seedancee2.E012"),
     ],
 )
 def test_each_unsafe_setting_is_named(production, name, value, id):

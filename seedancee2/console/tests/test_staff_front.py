@@ -1,27 +1,28 @@
-"""The staff's front page, search and rates: exact figures, few queries, and only what one may see."""
+"""The staff's front page, search, rates and page of a task: exact figures, few queries, and only what one may see."""
 
 import datetime as dt
 from decimal import Decimal
 
 import pytest
-from django.contrib.auth.models import Group
+from django.contrib.auth.models import Group, Permission
 from django.core.cache import cache
 from django.db import connection, transaction
 from django.urls import reverse
 
-from accounts.models import AuditEntry
+from accounts import keys
+from accounts.models import ApiKey, AuditEntry
 from accounts.tests.factories import UserFactory, issue_key
 from billing import adjustments, topups
 from billing.models import Finding, Rate
 from generations import lifecycle, reconciliation
 from generations.models import Generation, ReconciliationRun
 from generations.tests.factories import create_generation, funded_organization
-from providers.models import Channel, ChannelHealth, Route, UpstreamJob
+from providers.models import Channel, ChannelHealth, Route, UpstreamCall, UpstreamJob
 from seedancee2.console import staff_figures, staff_groups, staff_rates, staff_search
 from seedancee2.lib import clock, heartbeats, ids
 from seedancee2.lib.cache import Cache
 from tests.web import complete
-from webhooks.models import Delivery, Endpoint
+from webhooks.models import Callback, Delivery, DeliveryAttempt, Endpoint
 
 pytestmark = pytest.mark.django_db
 
@@ -285,12 +286,52 @@ def test_everything_is_found_by_what_it_is_called(client, superuser):
 
 
 def test_a_pasted_key_is_shown_nowhere_again(client, superuser):
+    organization, imported = funded_organization(), "customers:own_key+0123456789=="
+    secret = issue_key(organization)
+    ours = ApiKey.objects.get()
+    theirs = keys.import_existing(organization=organization, name="old", secret=imported)
+    issue_key(funded_organization())
+    texts = (
+        "{}",
+        "Authorization: Bearer {}",
+        "key={}",
+        'curl -H "x-api-key: {}" https://a.example',
+        "seen: '{}', twice: {}",
+    )
+    for known, key in ((secret, ours), (imported, theirs)):
+        for text in texts:
+            for send in (client.post, client.get):
+                reply = send("/admin/search/", {"q": text.format(*[known] * 2)})
+                page = reply.content.decode()
+                assert known not in page, text
+                assert f"{key.masked}" in page, text
+                assert "whole API key" in page
+                (group,) = reply.context["groups"]
+                assert [one.url for one in group.results] == [reverse("admin:accounts_apikey_change", args=[key.pk])]
+    page = client.get("/admin/").content.decode()
+    assert page.count('method="post" role="search"') == 2
+
+
+def test_what_is_no_key_here_or_only_the_beginning_of_one_is_told_apart(client, superuser):
     secret = issue_key(funded_organization())
+    unknown = secret[:-5] + ("a" if secret[-5] != "a" else "b") + secret[-4:]
 
-    page = client.get("/admin/search/", {"q": secret}).content.decode()
+    page = client.post("/admin/search/", {"q": unknown})
+    assert "No key here is this one" in page.content.decode()
+    assert (unknown in page.content.decode(), page.context["groups"]) == (False, [])
+    page = client.post("/admin/search/", {"q": f"it began with {secret[:30]}"})
+    assert "the beginning of an API key" in page.content.decode()
+    assert (secret[:30] in page.content.decode(), page.context["groups"]) == (False, [])
 
-    assert secret not in page
-    assert "whole API key" in page
+
+def test_who_may_see_no_keys_is_told_so_and_shown_none(client):
+    secret = issue_key(funded_organization())
+    member(client, "finance")
+
+    page = client.post("/admin/search/", {"q": secret})
+
+    assert "which you may not see" in page.content.decode()
+    assert (secret in page.content.decode(), page.context["groups"]) == (False, [])
 
 
 def test_a_request_id_leads_to_the_log(client, superuser):
@@ -409,3 +450,48 @@ def test_a_rate_of_a_later_day_is_compared_with_what_holds_then():
     shown = staff_rates.preview(model="mini", resolution="480p", credits_per_second=9, at=later + dt.timedelta(days=1))
 
     assert {example.text: (example.before, example.after) for example in shown}["mini, 480p, 4 s"] == (32, 36)
+
+
+# --- A task ---
+
+UPSTREAM = {"Job 1: taken", "up_42", "their-model"}
+SEEN = {
+    "support": UPSTREAM | {"Ledger: reserve", "Webhook, attempt 1", "the receiver said"},
+    "finance": {"Ledger: reserve"},
+    "operations": UPSTREAM
+    | {"said to them", "they answered", "called back", "Webhook, attempt 1", "the receiver said"},
+}
+
+
+@pytest.mark.parametrize("group", [*SEEN, None])
+def test_a_tasks_page_shows_each_group_what_its_lists_do(client, group):
+    if group:
+        member(client, group)
+    else:
+        user = UserFactory.create(is_staff=True)
+        user.user_permissions.set(Permission.objects.filter(codename="view_generation"))
+        client.force_login(user)
+    now = clock.now()
+    task = complete(create_generation(funded_organization(), callback_url="https://customer.example/"))
+    job = UpstreamJob.objects.get()
+    UpstreamJob.objects.update(
+        channel=Channel.objects.get(name="sandbox"),
+        upstream_model="their-model",
+        upstream_id="up_42",
+        submit_started_at=now,
+        submitted_at=now,
+    )
+    UpstreamCall.objects.create(job=job, kind="submit", request="said to them", response="they answered")
+    Callback.objects.create(job=job, body=b"{}", body_sha256=b"x", verdict="hint")
+    DeliveryAttempt.objects.create(
+        delivery=Delivery.objects.get(), number=1, started_at=now, duration_ms=1, response_excerpt="the receiver said"
+    )
+
+    reply = client.get(reverse("admin:generations_generation_change", args=[task.pk]))
+    page = reply.content.decode()
+
+    assert "Task completed" in page
+    assert {text for text in set().union(*SEEN.values()) if text in page} == (SEEN[group] if group else set())
+    dossier = reply.context["dossier"]
+    known = {"jobs": "Job 1" in page, "entries": "Ledger" in page, "deliveries": "Webhook, attempt" in page}
+    assert {name: bool(getattr(dossier, name)) for name in known} == known

@@ -127,12 +127,20 @@ def test_an_organization_that_never_did_anything_has_a_page(client):
 
     assert "No credits ever moved." in text
     assert staff_organization.compile(organization).facts["spent"] == 0
-    # The way to the form of credits makes the account that it is about.
-    assert not CreditAccount.objects.filter(pk=organization.pk).exists()
     reply = client.get(page(organization, "adjust"))
     assert reply["Location"] == reverse("admin:billing_creditaccount_adjust", args=[organization.pk])
-    assert client.get(reply["Location"]).status_code == 200
-    assert (ledger.balance(organization_id=organization.pk), LedgerEntry.objects.count()) == ((0, 0), 0)
+    assert "<strong>0</strong> credits available" in client.get(reply["Location"]).content.decode()
+    form = {"amount": "5", "kind": "Goodwill", "reason": "welcome", "reference": "adj_1"}
+    for wrong in ("adj_" + "1" * 37, "adj_Ä", "adj_1\n2", "other_1", "a\x00b"):
+        refused = client.post(reply["Location"], form | {"seen": "5", "reference": wrong})
+        assert "This page was changed: open it anew." in refused.content.decode(), wrong
+    # To look at the form, or at what it would do, makes no account.
+    assert client.post(reply["Location"], form).status_code == 200
+    assert not CreditAccount.objects.filter(pk=organization.pk).exists()
+    assert client.post(reply["Location"], form | {"seen": "5"}).status_code == 302
+    assert (ledger.balance(organization_id=organization.pk), LedgerEntry.objects.count()) == ((5, 0), 1)
+    nobody = reverse("admin:billing_creditaccount_adjust", args=[organization.pk + 10**6])
+    assert client.get(nobody).status_code == 404
 
 
 def test_a_note_stands_for_good_and_is_the_staffs_alone(client):

@@ -133,7 +133,7 @@ SITE = {
     "search": {200},
     "login": {200, 302},
     "logout": {405},
-    "password_change": {200, 302},
+    "password_change": {302},  # to the page that writes it down
     "password_change_done": {200, 302},
     "autocomplete": {403},  # as long as no field and term is named
     "jsi18n": {200},
@@ -396,3 +396,42 @@ def _state() -> str:
     tables = (*money, Generation, UpstreamJob, Channel, Route, ApiKey, Organization, Delivery, Endpoint)
     rows = [[str(sorted(row.items())) for row in table.objects.order_by("pk").values()] for table in tables]
     return json.dumps([rows, AuditEntry.objects.count(), Rate.objects.count(), PublicModel.objects.count()])
+
+
+def test_no_action_touches_rows_that_nobody_chose(rows):
+    client, user = member(None)
+    user.is_superuser = True
+    user.save()
+    request = RequestFactory().get("/admin/")
+    request.user = user
+    before = _state()
+    for model_admin in admin.site._registry.values():
+        path = f"/admin/{model_admin.opts.app_label}/{model_admin.opts.model_name}/"
+        for action in model_admin.get_actions(request):
+            assert model_admin.list_disable_select_all, path
+            form = {"action": action, "confirmed": "yes", "confirm": "1", "reason": "because", "post": "yes"}
+            page = client.post(path, form | {"select_across": "1", "_selected_action": "1"}, follow=True)
+            assert "Choose the rows one by one" in page.content.decode(), (path, action)
+
+    assert _state() == before
+
+
+def test_an_address_that_no_row_can_have_leads_nowhere(rows):
+    client, user = member(None)
+    user.is_superuser = True
+    user.save()
+    count = 0
+    for pattern, name in addresses():
+        if ("<path:object_id>" not in pattern and "<id>" not in pattern) or "<path:content_type_id>" in pattern:
+            continue
+        model = "_".join(pattern.split("/")[2:4])
+        numbered = isinstance(rows[model].pk, int)
+        for number in ("%00", "1%00", *(("abc", "9" * 30) if numbered else ("x" * 500,))):
+            path = pattern.replace("<path:object_id>", number).replace("<id>", number)
+            if name is None:  # the admin's own way from an address without a page at its end
+                continue
+            assert client.get(path).status_code == 404, path
+            assert client.post(path, {"reason": "x"}).status_code == 404, path
+            count += 1
+
+    assert count > 200
