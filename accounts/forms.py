@@ -165,12 +165,12 @@ class SettingsForm(forms.Form):
     demands_key_caps = forms.BooleanField(
         label="Every live key needs a monthly cap",
         required=False,
-        help_text="Holds for keys that are issued, changed or rolled from then on.",
+        help_text="Holds for keys issued or rolled from then on, and for changes that allow a key more.",
     )
     longest_key_days = forms.IntegerField(
         label="Longest life of a key (days)",
         required=False,
         min_value=1,
         max_value=MAX_DAYS,
-        help_text="Holds for keys that are issued, changed or rolled from then on. Empty: any.",
+        help_text="Holds for keys issued or rolled from then on, and for changes that allow a key more. Empty: any.",
     )

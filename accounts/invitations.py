@@ -19,7 +19,7 @@ from django.db import IntegrityError, transaction
 from django.template.loader import render_to_string
 from django.urls import reverse
 
-from accounts import audit, members
+from accounts import audit, members, roles
 from accounts.models import Invitation, Membership, Organization, User
 from seedancee2.api.errors import InvalidRequest
 from seedancee2.lib import clock
@@ -49,7 +49,7 @@ def invite(*, organization: Organization, email: str, role: str, actor: User, ma
 
     Raises:
         InvalidRequest: no e-mail address, a member or invited already, or too many a day; it begins with the field.
-        PermissionDenied: somebody who is no owner invites one.
+        PermissionDenied: somebody may not give the role: they are no owner, or were demoted or removed this moment.
         NotSent: the mail failed.
     """
     email = email.strip().lower()
@@ -62,9 +62,8 @@ def invite(*, organization: Organization, email: str, role: str, actor: User, ma
     now, token = clock.now(), secrets.token_urlsafe(32)
     with transaction.atomic():
         # One at a time for an organization: the count below and the two look-ups stay true until the commit.
-        Organization.objects.select_for_update(no_key=True).get(pk=organization.pk)
-        if not (actor.is_staff or Membership.objects.filter(organization=organization, user=actor).exists()):
-            raise PermissionDenied("Only members invite.")  # removed in this very moment
+        members.lock(organization.pk)
+        _insist_on_right(actor, organization.pk, role)
         if Membership.objects.filter(organization=organization, user__email=email).exists():
             raise InvalidRequest(f"email: {email} is a member already.")
         pending = Invitation.objects.filter(organization=organization, accepted_at=None, withdrawn_at=None)
@@ -95,12 +94,12 @@ def resend(*, invitation: Invitation, actor: User, may_touch_owners: bool) -> In
     Raises:
         Unusable: it was accepted or withdrawn.
         InvalidRequest: it was sent a moment ago.
-        PermissionDenied: somebody who is no owner invites one.
+        PermissionDenied: somebody may not give the role (any more).
         NotSent: the mail failed.
     """
     token = secrets.token_urlsafe(32)
     with transaction.atomic():
-        row = _lock_pending(invitation, may_touch_owners)
+        row = _lock_pending(invitation, actor, may_touch_owners)
         if row.sent_at is not None and row.sent_at > clock.now() - SENT_AGAIN_AFTER:
             raise InvalidRequest(f"The mail to {row.email} was sent a moment ago; give it some minutes.")
         row.digest, row.expires_at, row.sent_at = _digest(token), clock.now() + VALID_FOR, None
@@ -116,10 +115,10 @@ def withdraw(*, invitation: Invitation, actor: User, may_touch_owners: bool) -> 
 
     Raises:
         Unusable: it was accepted or withdrawn.
-        PermissionDenied: somebody who is no owner takes back one for an owner.
+        PermissionDenied: somebody may not give the role (any more).
     """
     with transaction.atomic():
-        row = _lock_pending(invitation, may_touch_owners)
+        row = _lock_pending(invitation, actor, may_touch_owners)
         row.withdrawn_at = clock.now()
         row.save(update_fields=["withdrawn_at"])
         _note("invitation.withdrawn", row, actor)
@@ -144,8 +143,12 @@ def accept(token: str, user: User) -> Membership:
         OtherAddress: the invitation is for another address.
     """
     with transaction.atomic():
-        row = Invitation.objects.select_for_update(of=("self",)).select_related("organization")
-        invitation = _insist_on_open(row.filter(digest=_digest(token)).first())
+        found = Invitation.objects.filter(digest=_digest(token))
+        # The organization first, as whoever changes its members has it when they withdraw what those offered.
+        for organization_id in found.values_list("organization", flat=True):
+            members.lock(organization_id)
+        row = found.select_for_update(of=("self",)).select_related("organization")
+        invitation = _insist_on_open(row.first())
         if not is_for(invitation, user):
             raise OtherAddress(f"This invitation is for {invitation.email}; you are signed in as {user.email}.")
         membership = members.add(
@@ -180,13 +183,24 @@ def _insist_on_open(invitation: Invitation | None) -> Invitation:
     return invitation
 
 
-def _lock_pending(invitation: Invitation, may_touch_owners: bool) -> Invitation:
+def _lock_pending(invitation: Invitation, actor: User, may_touch_owners: bool) -> Invitation:
+    members.lock(invitation.organization_id)
     row = Invitation.objects.select_for_update(of=("self",)).select_related("organization").get(pk=invitation.pk)
     if row.accepted_at is not None or row.withdrawn_at is not None:
         raise Unusable("This invitation was accepted or withdrawn already.")
     if row.role == Membership.Role.OWNER and not may_touch_owners:
         raise PermissionDenied("Only an owner makes owners.")
+    _insist_on_right(actor, row.organization_id, row.role)
     return row
+
+
+def _insist_on_right(actor: User, organization_id: int, role: str) -> None:
+    """Hold against the role that somebody has once the organization is locked: the page's may be over by now."""
+    if actor.is_staff:
+        return
+    membership = Membership.objects.filter(organization=organization_id, user=actor).first()
+    if membership is None or not roles.may_give_role(membership, role):
+        raise PermissionDenied("Only members who may give this role invite to it.")
 
 
 def _send(invitation: Invitation, token: str) -> None:

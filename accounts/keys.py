@@ -184,6 +184,7 @@ def change(
         InvalidRequest: the key no longer works or was rolled, or a value is not allowed; it begins with its name.
     """
     with transaction.atomic():
+        family = _lock_family(key)
         row = _lock_working(key)
         if row.replaced_by_id is not None:
             raise InvalidRequest("This key was rolled: change the key that replaced it.")
@@ -198,7 +199,7 @@ def change(
         before, after = audit.differences(before, terms.shown(row))
         if before != after:
             row.save(update_fields=["name", *values])
-            if replaced := _change_replaced(row, values):
+            if replaced := _change_replaced(row, family, values):
                 after["keys it replaced, changed too"] = replaced
             _note("key.changed", row, changed_by, before=before, after=after)
     return row
@@ -258,7 +259,7 @@ def revoke(*, key: ApiKey, revoked_by: User | None, reason: str = "") -> ApiKey:
     return row
 
 
-def revoke_all(*, keys: Iterable[ApiKey], revoked_by: User, reason: str) -> int:
+def revoke_all(*, keys: Iterable[ApiKey], revoked_by: User, reason: str = "") -> int:
     """End many keys for good, all or none; return how many of them were not ended before."""
     with transaction.atomic():
         # In one order, so that two who revoke the same keys follow one another.
@@ -340,11 +341,16 @@ def _next_end(old: ApiKey, now: dt.datetime, rolled_by: User | None) -> dt.datet
     return min(ends, default=None)
 
 
-def _change_replaced(key: ApiKey, values: Terms) -> list[str]:
-    """Give the keys that were rolled into this one and still work its terms; return how they are shown."""
+def _lock_family(key: ApiKey) -> list[ApiKey]:
+    """Lock a key and all that were rolled into it, in the order in which `revoke_all` locks keys."""
     first = key.origin_id or key.pk
-    family = ApiKey.objects.filter(Q(pk=first) | Q(origin=first), revoked_at=None, expires_at__gt=clock.now())
-    replaced = list(family.exclude(pk=key.pk).order_by("pk").select_for_update(no_key=True))
+    family = ApiKey.objects.select_for_update(no_key=True).filter(Q(pk=first) | Q(origin=first))
+    return list(family.order_by("pk"))
+
+
+def _change_replaced(key: ApiKey, family: Iterable[ApiKey], values: Terms) -> list[str]:
+    """Give those of a key's family that still work its terms; return how they are shown."""
+    replaced = [old for old in family if old.pk != key.pk and old.state == "active"]
     for old in replaced:
         ends_at = old.expires_at
         for name in values:

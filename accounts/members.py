@@ -30,7 +30,7 @@ def add(
 ) -> Membership:
     """Make somebody a member; one who is already stays as they are."""
     with transaction.atomic():
-        _lock(organization.pk)
+        lock(organization.pk)
         membership, is_new = Membership.objects.get_or_create(
             organization=organization, user=user, defaults={"role": Role(role)}
         )
@@ -76,8 +76,7 @@ def remove(*, membership: Membership, actor: User, may_touch_owners: bool, revok
             _insist_on_another_owner(row)
         working = working_keys(row)
         found = working if revokes_keys else []
-        for key in found:
-            keys.revoke(key=key, revoked_by=actor)
+        keys.revoke_all(keys=found, revoked_by=actor)
         fates = {"keys revoked": len(found), "keys that go on working": len(working) - len(found)}
         told: dict[str, object] = {name: count for name, count in fates.items() if count}
         _withdraw_invitations(row, actor, Role.values)
@@ -107,10 +106,9 @@ def leavers(organization: Organization) -> dict[User, list[ApiKey]]:
 def revoke_keys_of_leaver(*, organization: Organization, user: User, actor: User) -> list[ApiKey]:
     """Revoke every key that still works of somebody who has gone; return them."""
     with transaction.atomic():
-        _lock(organization.pk)
+        lock(organization.pk)
         found = leavers(organization).get(user, [])
-        for key in found:
-            keys.revoke(key=key, revoked_by=actor)
+        keys.revoke_all(keys=found, revoked_by=actor)
     return found
 
 
@@ -119,6 +117,11 @@ def note_seen(membership: Membership) -> None:
     now = clock.now()
     if membership.last_seen_at is None or membership.last_seen_at < now - SEEN_NOTED_EVERY:
         Membership.objects.filter(pk=membership.pk).update(last_seen_at=now)
+
+
+def lock(organization_id: int) -> None:
+    """Let one at a time change who belongs to an organization, until the commit; before its invitations and keys."""
+    Organization.objects.select_for_update(no_key=True).get(pk=organization_id)
 
 
 def _withdraw_invitations(row: Membership, actor: User, given: Collection[str]) -> None:
@@ -137,17 +140,13 @@ def _withdraw_invitations(row: Membership, actor: User, given: Collection[str]) 
         )
 
 
-def _lock(organization_id: int) -> None:
-    Organization.objects.select_for_update(no_key=True).get(pk=organization_id)
-
-
 def _find(membership: Membership) -> Membership:
     """Lock the organization, then read the membership as it is now.
 
     Raises:
         InvalidRequest: it has ended meanwhile.
     """
-    _lock(membership.organization_id)
+    lock(membership.organization_id)
     row = Membership.objects.select_related("user").filter(pk=membership.pk).first()
     if row is None:
         raise InvalidRequest("This person is no member any more.")

@@ -132,7 +132,16 @@ def decline(*, adjustment_id: str, declined_by: str) -> Adjustment:
             adjustment.approved_by = declined_by
             adjustment.save(update_fields=["declined_at", "approved_by"])
             _note("credits.adjustment_declined", adjustment, declined_by)
-            _close_top_up(adjustment, TopUpRequest.State.DECLINED)
+            if _close_top_up(adjustment, TopUpRequest.State.DECLINED):
+                # The customer's own entry, without the reason, which was meant for an approval.
+                asked = TopUpRequest.objects.get(adjustment=adjustment)
+                audit.note(
+                    organization_id=asked.account_id,
+                    actor=_person(declined_by),
+                    action="credits.request_declined",
+                    target=asked.request_id,
+                    before={"asked": asked.amount},
+                )
     return adjustment
 
 
@@ -181,22 +190,28 @@ def _move(adjustment: Adjustment) -> None:
     )
 
 
-def _close_top_up(adjustment: Adjustment, state: TopUpRequest.State) -> None:
-    """End the customer's request that the adjustment answers, if any; before the account, which is locked last."""
+def _close_top_up(adjustment: Adjustment, state: TopUpRequest.State) -> bool:
+    """End the open request that the adjustment answers; tell if there was one. The account is locked after it."""
     requests = TopUpRequest.objects.filter(adjustment=adjustment, state=TopUpRequest.State.OPEN)
     # What was meant for the customer on approval does not fit a refusal.
     values = {"reply": ""} if state == TopUpRequest.State.DECLINED else {}
-    if requests.update(state=state, decided_at=clock.now(), **values):
+    is_closed = bool(requests.update(state=state, decided_at=clock.now(), **values))
+    if is_closed:
         wakeups.on_commit("billing.tell")
+    return is_closed
 
 
 def _note(action: str, adjustment: Adjustment, actor: str) -> None:
-    kind, _, number = actor.partition(":")
     audit.note(
         organization_id=adjustment.account_id,
-        actor=User.objects.filter(pk=number).first() if kind == "user" and number.isdecimal() else None,
+        actor=_person(actor),
         action=action,
         target=adjustment.adjustment_id,
         after={"amount": adjustment.amount},
         reason=adjustment.reason,
     )
+
+
+def _person(actor: str) -> User | None:
+    kind, _, number = actor.partition(":")
+    return User.objects.filter(pk=number).first() if kind == "user" and number.isdecimal() else None

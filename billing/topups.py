@@ -130,11 +130,12 @@ def decline(*, request_id: str, reason: str, declined_by: User) -> TopUpRequest:
             return request
         if request.state != State.OPEN:
             raise NotOpen(f"This request was {request.state} before.")
-        if request.adjustment_id:
-            adjustments.decline(adjustment_id=request.adjustment_id, declined_by=f"user:{declined_by.pk}")
         request.reply = reason.strip()
         request.save(update_fields=["reply"])
+        # Ended before its adjustment, which would end it without this reason.
         _end(request, State.DECLINED)
+        if request.adjustment_id:
+            adjustments.decline(adjustment_id=request.adjustment_id, declined_by=f"user:{declined_by.pk}")
         _note("credits.request_declined", request, declined_by, before={"asked": request.amount}, reason=request.reply)
     return request
 

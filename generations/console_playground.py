@@ -107,6 +107,8 @@ class PlaygroundView(LiveView):
         spec = form.read(callback_hosts=organization.callback_hosts).checked_spec()
         limiting = form.limiting_key()
         limit = organization.create_rate_limit or settings.RATE_LIMIT_CREATES
+        if limiting and limiting.create_rate_limit:
+            limit = min(limit, limiting.create_rate_limit)
         ratelimits.take(bucket="playground", identity=self.user.pk, per_minute=limit)
         scope = _Scope(organization.pk, form.is_test)
 

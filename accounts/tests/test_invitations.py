@@ -17,6 +17,7 @@ from django.db import connection, connections
 from accounts import invitations, members
 from accounts.models import AuditEntry, Invitation, Membership, Organization, User
 from accounts.tests.factories import MembershipFactory, OrganizationFactory, UserFactory
+from accounts.tests.locks import takes_first
 from seedancee2.api.errors import InvalidRequest
 from seedancee2.lib import clock
 
@@ -220,6 +221,31 @@ def test_of_many_acceptances_and_a_withdrawal_at_once_one_counts() -> None:
     invitation.refresh_from_db()
     is_member = Membership.objects.filter(user=person).count() == 1
     assert (invitation.accepted_at is not None, invitation.withdrawn_at is not None) == (is_member, not is_member)
+
+
+@pytest.mark.race
+@pytest.mark.django_db(transaction=True)
+def test_the_organization_is_locked_before_the_invitation() -> None:
+    """As by whoever removes the person who invited: each would else wait for the other."""
+    owner = MembershipFactory.create(role=Role.OWNER)
+    token, person = invite(owner), UserFactory.create(email="ada@example.com")
+    assert takes_first(
+        lambda: invitations.accept(token, person), first=owner.organization, then=Invitation.objects.get()
+    )
+    assert Membership.objects.filter(user=person).count() == 1
+
+
+def test_who_was_demoted_in_this_moment_offers_nothing(owner):
+    admin = MembershipFactory.create(organization=owner.organization, role=Role.ADMIN)
+    invite(owner)
+    invitation = Invitation.objects.get()
+    Membership.objects.filter(pk=admin.pk).update(role=Role.DEVELOPER)
+    with pytest.raises(PermissionDenied):
+        invite(admin, "eve@example.com")
+    with time_machine.travel(clock.now() + dt.timedelta(minutes=6)), pytest.raises(PermissionDenied):
+        invitations.resend(invitation=invitation, actor=admin.user, may_touch_owners=True)
+    assert (Invitation.objects.get(), len(mail.outbox), AuditEntry.objects.count()) == (invitation, 1, 1)
+    assert invitations.find(token_of_last_mail()).invited_by == owner.user
 
 
 def test_what_was_offered_ends_with_the_right_to_offer_it(owner):

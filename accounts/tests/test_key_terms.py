@@ -13,6 +13,7 @@ from django.test import RequestFactory
 from accounts import audit, keys
 from accounts.models import ApiKey, AuditEntry, Organization, User
 from accounts.tests.factories import OrganizationFactory, UserFactory, issue_key
+from accounts.tests.locks import takes_first
 from seedancee2.api.errors import InvalidApiKey, InvalidRequest, PermissionDenied
 
 NOON = dt.datetime(2026, 11, 20, 12, tzinfo=dt.UTC)
@@ -298,3 +299,13 @@ def test_of_many_rolls_at_once_one_makes_a_key() -> None:
         assert Counter(pool.map(roll, range(6))) == {"rolled": 1, "refused": 5}
     assert ApiKey.objects.count() == 2
     assert AuditEntry.objects.filter(action="key.rolled").count() == 1
+
+
+@pytest.mark.race
+@pytest.mark.django_db(transaction=True)
+def test_a_change_locks_the_older_keys_first() -> None:
+    """As revoking many does: each would else wait for the other."""
+    old = keys.issue(organization=OrganizationFactory.create(), name="k", mode="live").key
+    new = keys.roll(key=old, rolled_by=None, overlap=DAY).key
+    assert takes_first(lambda: keys.change(key=new, changed_by=None, scopes=["read"]), first=old, then=new)
+    assert list(ApiKey.objects.values_list("scopes", flat=True)) == [["read"], ["read"]]

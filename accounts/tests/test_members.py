@@ -99,6 +99,19 @@ def test_keys_go_with_a_member_where_that_is_wanted(organization, revokes_keys):
     assert not Membership.objects.filter(pk=other.pk).exists()
 
 
+@pytest.mark.parametrize("way", ["removed", "gone"])
+def test_keys_are_revoked_in_the_order_in_which_all_lock_them(organization, way):
+    owner, other = member(organization), member(organization, Role.DEVELOPER)
+    issued = [issue_key(organization, created_by=other.user)[-4:] for _ in range(3)]
+    if way == "removed":
+        members.remove(membership=other, actor=owner.user, may_touch_owners=False, revokes_keys=True)
+    else:
+        other.delete()
+        members.revoke_keys_of_leaver(organization=organization, user=other.user, actor=owner.user)
+    targets = AuditEntry.objects.filter(action="key.revoked").order_by("pk").values_list("target", flat=True)
+    assert [target[-5:-1] for target in targets] == issued
+
+
 def test_an_owner_may_leave_where_another_stays(organization):
     first = member(organization)
     member(organization)

@@ -5,6 +5,7 @@ import concurrent.futures
 import pytest
 from django.db import connection, connections
 
+from accounts import audit
 from accounts.models import AuditEntry, Organization, User
 from accounts.tests.factories import OrganizationFactory, UserFactory
 from billing import adjustments, ledger, reconciliation, topups
@@ -105,6 +106,9 @@ def test_a_declined_adjustment_declines_the_request_without_the_words_of_the_gra
 
     request.refresh_from_db()
     assert (request.state, request.reply, balance(organization)) == (State.DECLINED, "", (0, 0))
+    told = audit.told_to_customer(organization.pk).order_by("-pk")[0]
+    assert (told.action, told.target, told.actor) == ("credits.request_declined", request.pk, bob)
+    assert (told.before, told.after, told.reason) == ({"asked": 101}, {}, "")
 
 
 def test_declining_takes_the_waiting_adjustment_along(organization, ann, bob):
@@ -116,6 +120,8 @@ def test_declining_takes_the_waiting_adjustment_along(organization, ann, bob):
     request.refresh_from_db()
     assert (request.state, request.reply, balance(organization)) == (State.DECLINED, "No order yet", (0, 0))
     assert Adjustment.objects.get().declined_at is not None
+    told = AuditEntry.objects.filter(action="credits.request_declined")
+    assert list(told.values_list("reason", flat=True)) == ["No order yet"]
     with pytest.raises(topups.NotOpen):
         topups.grant(request_id=request.pk, amount=1, reason="x", granted_by=ann)
     assert balance(organization) == (0, 0)

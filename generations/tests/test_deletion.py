@@ -151,6 +151,8 @@ def test_a_file_that_was_seen_before_is_asked_for_again_and_is_gone(caller, task
 
     gone = Client().get(address, headers=again)
     assert (gone.status_code, gone["Cache-Control"]) == (410, "no-store")
+    others = [address.replace("/media/", f"/media/{spelling}") for spelling in ("./", "x/../", "/")]
+    assert [Client().get(other).status_code for other in others] == [404, 404, 404]
 
 
 def test_what_a_provider_says_after_the_deletion_is_not_kept(caller, settings):

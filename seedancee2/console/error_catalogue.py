@@ -31,8 +31,9 @@ _TEXTS: Final[dict[type[errors.PublicError], tuple[str, str, bool]]] = {
         False,
     ),
     errors.InsufficientCredits: (
-        "The available credits do not cover the price of the task. Nothing was held.",
-        "Ask for credits in the console under Billing, or use a test key, which needs none.",
+        "The available credits, or what is left of the key's monthly cap, do not cover the price. Nothing was held.",
+        "Ask for credits in the console under Billing, or have an admin raise the key's cap, as the message says. "
+        "A test key needs neither.",
         False,
     ),
     errors.PermissionDenied: (

@@ -68,7 +68,8 @@ def test_an_endpoint_that_failed_for_a_day_is_told_once_and_so_is_that_it_works_
     assert told.subject == "Webhooks of Films & Co do not arrive"
     assert "https://hooks.films.example:443 has failed since 28 June 2026, 10:00 UTC, 5 attempts in a row" in told.body
     assert "The host could not be connected to." in told.body
-    assert "http://testserver/console/webhooks/" in told.body
+    page = f"http://testserver/console/webhooks/?organization={organization.pk}"
+    assert page in told.body
     turned.shift(3 * DAY)
     assert notices.send() == 0
 
@@ -77,6 +78,7 @@ def test_an_endpoint_that_failed_for_a_day_is_told_once_and_so_is_that_it_works_
     assert [notices.send() for _ in range(3)] == [1, 0, 0]
     assert mail.outbox[1].subject == "Webhooks of Films & Co arrive again"
     assert "https://hooks.films.example:443 takes webhooks again." in mail.outbox[1].body
+    assert page in mail.outbox[1].body
     assert mail.outbox[1].to == told.to
 
 

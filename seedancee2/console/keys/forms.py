@@ -61,7 +61,8 @@ class TermsForm(IssueKeyForm):
         self.fields["allowed_models"].choices = [(name, name) for name in names]  # type: ignore[attr-defined] # a plain Field to the stubs
         self.latest = policies.latest_end(organization, since=key.created_at if key else clock.now())
         self.fields["monthly_credit_cap"].help_text = (
-            "Live keys need one here. It begins anew with each month (UTC)."
+            f"Live keys need one here{', unless a change allows nothing more' if key else ''}. "
+            "It begins anew with each month (UTC)."
             if organization.demands_key_caps
             else "Optional. Live keys stop at it until the month (UTC) is over."
         )

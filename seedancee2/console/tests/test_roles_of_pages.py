@@ -87,7 +87,7 @@ class Scene:
     def __init__(self, role: str) -> None:
         self.organization: Organization = OrganizationFactory.create()
         self.user: User = UserFactory.create()
-        MembershipFactory.create(organization=self.organization, role=Role.OWNER)
+        owner = MembershipFactory.create(organization=self.organization, role=Role.OWNER)
         MembershipFactory.create(organization=self.organization, role=role, user=self.user)
         self.member = MembershipFactory.create(organization=self.organization, role=Role.VIEWER)
         self.key = keys.issue(organization=self.organization, name="k", mode="live", created_by=self.member.user).key
@@ -95,7 +95,7 @@ class Scene:
             organization=self.organization,
             email="new@example.com",
             role=Role.VIEWER,
-            actor=self.member.user,
+            actor=owner.user,
             may_touch_owners=False,
         )
 
