@@ -16,7 +16,7 @@ from providers import claims, late
 from providers.models import Channel
 from seedancee2.api import cursors
 from seedancee2.api.errors import TaskNotFound
-from seedancee2.lib import clock
+from seedancee2.lib import clock, database
 from webhooks import deliveries, delivery, pruning
 
 pytestmark = pytest.mark.django_db
@@ -112,7 +112,7 @@ LARGE = Client(
 def full(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
     """Fill the tables for the tests of this module, and empty them again."""
     with django_db_blocker.unblock():
-        with transaction.atomic():
+        with transaction.atomic(), database.patience(seconds=120):
             history.fill(TASKS)
             for _ in range(COUNTED_HOURS):
                 assert usage_hours.count_next()
