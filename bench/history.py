@@ -165,6 +165,9 @@ def fill(tasks: int) -> list[str]:
     _execute(_TASKS.format(**values), "ANALYZE bench_task")
     for name, sql in _WRITE.items():
         began = time.monotonic()
+        if name == "balances":
+            # Whoever takes the entries for as few as they were before would read them once for each account.
+            _execute("ANALYZE billing_ledgerentry", "ANALYZE billing_creditaccount")
         _execute(sql.format(**values))
         told.append(f"{name} {time.monotonic() - began:.0f} s")
     _execute("DROP TABLE bench_task", "SELECT setval('accounts_organization_id_seq', 1000000)")

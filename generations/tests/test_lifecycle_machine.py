@@ -386,6 +386,6 @@ def test_a_task_ends_well_whatever_happens(scripted, part):
     run_state_machine_as_test(
         LifecycleMachine,
         settings=settings(
-            max_examples=100, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
+            max_examples=60, stateful_step_count=50, deadline=None, suppress_health_check=list(HealthCheck)
         ),
     )

@@ -19,7 +19,7 @@ from seedancee2.api.errors import TaskNotFound
 from seedancee2.lib import clock, database
 from webhooks import deliveries, delivery, pruning
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.xdist_group("plans")]  # filled once
 
 TASKS, COUNTED_HOURS = 50_000, 48
 BIG = {
