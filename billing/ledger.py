@@ -2,7 +2,7 @@
 
 Outside a transaction every movement raises `NoTransaction`.
 
-Each is one call of a function of the database (`billing/migrations/0004_movement_functions.py`, 0006, 0007, 0010):
+Each is one call of a function of the database (`billing/migrations/0004_movement_functions.py`, 0006, 0007, 0011):
 planned once a session, it takes little more than half the time of the same statements sent from here. A hold is
 captured or released exactly once. Lock order: generation, reservation, a key's allowance, then the credit account last,
 since its row is the one that others of the same organization wait for.

@@ -142,13 +142,11 @@ def redeliver(
             raise InvalidRequest(f"This webhook was sent {row.attempt_count} times; it cannot be sent again.")
         if problem := policies.host_problem(hosts, row.url):
             raise InvalidRequest(f"The URL of this webhook {problem}")
-        if row.state == _State.PENDING:
-            # By hand, it takes nothing from the schedule: that begins anew, as for one that had ended.
-            row.schedule_base = row.attempt_count
-        else:
+        if row.state != _State.PENDING:
             row.first_delivered_at = row.delivered_at
-            row.schedule_base = row.attempt_count
             row.state, row.finished_at = _State.PENDING, None
+        # By hand, it takes nothing from the schedule of one that waits either: that begins anew.
+        row.schedule_base = row.attempt_count
         row.due_at = _before_all_others(row.endpoint_id, now)
         row.save(update_fields=["first_delivered_at", "schedule_base", "state", "due_at", "finished_at"])
         endpoints.probe_soon(row.endpoint)
@@ -207,27 +205,26 @@ def _origins(hosts: Collection[str]) -> str:
 
 def _reopen(failed: QuerySet[Delivery], limit: int, *, first_at: dt.datetime) -> int:
     """Open some again in the caller's transaction, one of many, so that no attempt waits long for their locks."""
-    with transaction.atomic():
-        # Whoever holds the lock of one is opening it already.
-        rows = failed.order_by("finished_at").select_for_update(skip_locked=True, no_key=True)
-        chosen = list(rows.values_list("pk", flat=True)[:limit])
-        if chosen:
-            # In one order, since the trigger of Delivery locks them as the rows come.
-            reached = (
-                Endpoint.objects.filter(deliveries__pk__in=chosen)
-                .order_by("pk")
-                .select_for_update(of=("self",), no_key=True)
-            )
-            for endpoint in {one.pk: one for one in reached}.values():
-                endpoints.probe_soon(endpoint)
-            wakeups.on_commit("webhooks.deliver")
-        turns = [When(pk=pk, then=Value(first_at + nth * _PACE)) for nth, pk in enumerate(chosen)]
-        return Delivery.objects.filter(pk__in=chosen).update(
-            state=_State.PENDING,
-            due_at=Case(*turns, output_field=DateTimeField()),
-            finished_at=None,
-            schedule_base=F("attempt_count"),
+    # Whoever holds the lock of one is opening it already.
+    rows = failed.order_by("finished_at").select_for_update(skip_locked=True, no_key=True)
+    chosen = list(rows.values_list("pk", flat=True)[:limit])
+    if chosen:
+        # In one order, since the trigger of Delivery locks them as the rows come.
+        reached = (
+            Endpoint.objects.filter(deliveries__pk__in=chosen)
+            .order_by("pk")
+            .select_for_update(of=("self",), no_key=True)
         )
+        for endpoint in {one.pk: one for one in reached}.values():
+            endpoints.probe_soon(endpoint)
+        wakeups.on_commit("webhooks.deliver")
+    turns = [When(pk=pk, then=Value(first_at + nth * _PACE)) for nth, pk in enumerate(chosen)]
+    return Delivery.objects.filter(pk__in=chosen).update(
+        state=_State.PENDING,
+        due_at=Case(*turns, output_field=DateTimeField()),
+        finished_at=None,
+        schedule_base=F("attempt_count"),
+    )
 
 
 def _note(

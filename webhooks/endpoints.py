@@ -76,10 +76,12 @@ def give_up(endpoint: Endpoint) -> int:
     They can be sent again like all that failed.
     """
     before = clock.now() - LONGEST_WAIT
+    if endpoint.failing_since is None or endpoint.failing_since >= before:
+        return 0
     waiting = Delivery.objects.filter(endpoint=endpoint, due_at__lt=before, leased_until=None)
     count = 0
     # Batches of their own transactions: nobody who delivers waits long for their locks.
-    while endpoint.failing_since is not None and endpoint.failing_since < before:
+    while True:
         with transaction.atomic():
             locked = waiting.order_by("due_at").select_for_update(skip_locked=True, no_key=True)
             ids = list(locked.values_list("pk", flat=True)[:_GIVEN_UP_AT_ONCE])
