@@ -64,14 +64,19 @@ def _create(run: dict[str, Any], key: str = "api_key", **body: Any) -> Any:
     return reply.json()["data"]
 
 
+def _look(run: dict[str, Any], task_id: str, key: str = "api_key") -> requests.Response:
+    url = f"{run['base_url']}/v1/videos/generations/{task_id}"
+    return requests.get(url, headers={"Authorization": f"Bearer {run[key]}"}, timeout=10)
+
+
+def _status(reply: requests.Response) -> str:
+    return str(reply.json()["data"]["status"])
+
+
 def _ended(run: dict[str, Any], task_id: str, key: str = "api_key", *, seconds: float = 30) -> requests.Response:
     def look() -> requests.Response | None:
-        reply = requests.get(
-            f"{run['base_url']}/v1/videos/generations/{task_id}",
-            headers={"Authorization": f"Bearer {run[key]}"},
-            timeout=10,
-        )
-        return reply if reply.json()["data"]["status"] in ("completed", "failed") else None
+        reply = _look(run, task_id, key)
+        return reply if _status(reply) in ("completed", "failed") else None
 
     ended: requests.Response = _await(look, seconds)
     return ended
@@ -165,7 +170,9 @@ def test_a_webhook_that_is_asked_for_again_comes_again_within_two_seconds(run):
 
 
 def test_a_killed_worker_is_replaced_and_its_work_goes_on(system, run):
-    created = _create(run, input={"prompt": "waves [sandbox:delay=2]", "resolution": "480p", "duration": 4})
+    created = _create(run, input={"prompt": "waves [sandbox:delay=3]", "resolution": "480p", "duration": 4})
+    # A submission cut short would rightly be looked for, for two minutes: tests/test_crash_points.py sees to those.
+    _await(lambda: _status(_look(run, created["id"])) == "processing")
     workers = [process for process in _processes_of(system) if "worker" in process.info["cmdline"]]
     assert len(workers) >= 7
     for process in workers:

@@ -11,6 +11,7 @@ from django.db import connection, transaction
 
 from accounts.keys import Client
 from bench import history
+from billing import ledger
 from generations import deletion, idempotency, queries, retention, runner, search, usage, usage_hours
 from providers import claims, late
 from providers.models import Channel
@@ -124,6 +125,9 @@ def full(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
             Channel.objects.update(max_polls_per_second=None)
             yield
             transaction.set_rollback(True)
+        with connection.cursor() as cursor:
+            # How many rows a table has is noted outside of transactions: later tests are not to plan for these.
+            cursor.execute("VACUUM ANALYZE")
         connection.close()
 
 
@@ -195,6 +199,10 @@ def list_deliveries():
         (retire, {"generations_list"}),
         (lambda: deletion._due().order_by("pk")[:100].count(), {"generations_asset_undeleted"}),
         (lambda: look_through(False), {"generations_list"}),
+        (
+            lambda: ledger.balance_at(organization_id=history.LARGE, moment=clock.now() - dt.timedelta(days=20)),
+            {"billing_entry_time"},
+        ),
         (list_deliveries, {"webhooks_delivery_list", DELIVERY}),
     ],
     ids=[
@@ -219,6 +227,7 @@ def list_deliveries():
         "retention",
         "files to delete",
         "console's page",
+        "past balance",
         "page of deliveries",
     ],
 )
@@ -228,7 +237,9 @@ def test_a_hot_path_reads_by_its_index(full: None, call: Callable[[], object], e
         for node in nodes:
             kind, relation = node["Node Type"], node.get("Relation Name")
             assert kind != "Seq Scan" or relation not in BIG, sql
-            assert "Sort" not in kind or node["Plan Rows"] <= SORTED, sql
+            # Rows in the order of their time: only those of one instant are sorted then.
+            is_in_order = any("created_at" in key for key in node.get("Presorted Key", ()))
+            assert "Sort" not in kind or is_in_order or node["Plan Rows"] <= SORTED, sql
             if (relation in BIG or kind == "Bitmap Index Scan") and "Index Name" in node:
                 used.add(SAME.get(node["Index Name"], node["Index Name"]))
 
