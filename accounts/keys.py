@@ -17,14 +17,14 @@ from typing import Any, ClassVar, NamedTuple, NoReturn, Unpack
 
 import structlog
 from django.conf import settings
-from django.db import DatabaseError, IntegrityError, connection, transaction
+from django.db import DatabaseError, IntegrityError, transaction
 from django.db.models import Q
 
 from accounts import audit, networks, policies, terms
 from accounts.models import ApiKey, Organization, User
 from accounts.terms import Terms
 from seedancee2.api.errors import InvalidApiKey, InvalidRequest, PermissionDenied
-from seedancee2.lib import clock, vault
+from seedancee2.lib import clock, statements, vault
 
 log = structlog.get_logger(__name__)
 
@@ -284,7 +284,7 @@ def authenticate(secret: str, *, find_address: Callable[[], str | None] = lambda
     if _ANY_FORMAT.fullmatch(secret) is None or _has_bad_checksum(secret):
         raise InvalidApiKey
     digest = _digest(secret)
-    with connection.cursor() as cursor:
+    with statements.planned_once() as cursor:
         cursor.execute(_question(), [digest])
         row = cursor.fetchone()
     # An unknown key goes the same way with a row that nobody's digest matches, so that the time tells nothing.

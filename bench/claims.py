@@ -84,6 +84,7 @@ def _fill(rows: int) -> None:
 def _claim() -> str:
     """Return the statement of a claim, with its values written into it."""
     from django.db import connection
+    from django.db.backends.postgresql.psycopg_any import mogrify
 
     from providers import claims
 
@@ -91,7 +92,7 @@ def _claim() -> str:
 
     def note(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
         result = execute(sql, params, many, context)
-        found.append(context["cursor"].cursor._query.query.decode())
+        found.append(mogrify(sql, params, connection))
         return result
 
     with connection.execute_wrapper(note):

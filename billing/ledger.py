@@ -16,7 +16,7 @@ from django.db import IntegrityError, connection
 from billing.allowances import Allowance
 from billing.models import CreditAccount, LedgerEntry, Reservation
 from seedancee2.api.errors import InsufficientCredits
-from seedancee2.lib import clock
+from seedancee2.lib import clock, statements
 
 Kind = LedgerEntry.Kind
 
@@ -161,7 +161,7 @@ def _move(organization_id: int, kind: Kind, amount: int, reference: str, actor: 
 def _call(function: str, *values: str | int | dt.datetime | None) -> dict[str, Any]:
     """Call a function of the database; return of the entry what was asked for, without an id where nothing may move."""
     _insist_on_transaction()
-    with connection.cursor() as cursor:
+    with statements.planned_once() as cursor:
         cursor.execute(function, values)
         return dict(zip([column.name for column in cursor.description], cursor.fetchone(), strict=True))
 

@@ -201,11 +201,11 @@ class TaskViewSet(PublicViewSet):
         query = Query(request.query_params)
         seconds = query.integer("wait", minimum=0, maximum=waiting.MAX_WAIT, default=0)
         query.check()
-        generation = queries.get(client=_client(request), public_id=id)
+        generation, files = queries.get(client=_client(request), public_id=id)
         if waiting.until_changed(generation, seconds=seconds):
-            generation = queries.get(client=_client(request), public_id=id)
+            generation, files = queries.get(client=_client(request), public_id=id)
         headers = {"Retry-After": str(_worth_asking_in(generation))} if generation.is_open else {}
-        return responses.tagged(request, payloads.task(generation, generation.assets.all()), headers=headers)
+        return responses.tagged(request, payloads.task(generation, files), headers=headers)
 
     @extend_schema(
         operation_id="listVideoTasks",

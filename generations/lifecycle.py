@@ -20,7 +20,7 @@ from providers import jobs
 from providers.models import Route
 from seedancee2.api.errors import InvalidRequest, PermissionDenied
 from seedancee2.api.rendering import JSONRenderer
-from seedancee2.lib import clock, ids, wakeups
+from seedancee2.lib import clock, ids, statements, wakeups
 from webhooks import outbox
 from webhooks.models import Delivery
 
@@ -65,22 +65,23 @@ def create(
         raise PermissionDenied(f"This API key may not use the model {model.name}, only {names}.")
     now = clock.now()
     rate = rates.in_effect(model=model.name, resolution=spec.resolution, at=now)
+    generation = Generation(
+        public_id=ids.new("vid"),
+        organization_id=organization_id,
+        api_key_id=api_key_id,
+        created_by_id=created_by_id,
+        is_test=is_test,
+        model=model.name,
+        input=spec.input_json(),
+        metadata=dict(spec.metadata),
+        callback_url=spec.callback_url,
+        rate=rate,
+        credits=rate * spec.duration,
+        created_at=now,
+        deadline_at=now + dt.timedelta(seconds=settings.TASK_DEADLINE_SECONDS),
+    )
     with transaction.atomic():
-        generation = Generation.objects.create(
-            public_id=ids.new("vid"),
-            organization_id=organization_id,
-            api_key_id=api_key_id,
-            created_by_id=created_by_id,
-            is_test=is_test,
-            model=model.name,
-            input=spec.input_json(),
-            metadata=dict(spec.metadata),
-            callback_url=spec.callback_url,
-            rate=rate,
-            credits=rate * spec.duration,
-            created_at=now,
-            deadline_at=now + dt.timedelta(seconds=settings.TASK_DEADLINE_SECONDS),
-        )
+        statements.insert(generation)
         jobs.open(
             owner=str(organization_id),
             reference=generation.public_id,

@@ -31,10 +31,7 @@ class JobSpec:
 
     def input_json(self) -> dict[str, Any]:
         """Return the input as it is stored with the generation: everything but model, callback and metadata."""
-        data = dataclasses.asdict(self)
-        for name in ("model", "callback_url", "metadata"):
-            del data[name]
-        return data
+        return {name: getattr(self, name) for name in _INPUT_NAMES}
 
     def job_request(self) -> JobRequest:
         """Translate into what adapters understand, with the two frames in their own fields."""
@@ -59,3 +56,7 @@ class JobSpec:
             first_frame_url=frames[0],
             last_frame_url=frames[1],
         )
+
+
+_BESIDE_INPUT = ("model", "callback_url", "metadata")
+_INPUT_NAMES = [field.name for field in dataclasses.fields(JobSpec) if field.name not in _BESIDE_INPUT]

@@ -29,7 +29,7 @@ from providers.adapters.base import (
 )
 from providers.claims import LEASE
 from providers.models import Channel, Credential, Route, UpstreamCall, UpstreamJob
-from seedancee2.lib import clock, lanes
+from seedancee2.lib import clock, lanes, statements
 
 log = structlog.get_logger(__name__)
 
@@ -60,7 +60,7 @@ def open(
     delay: dt.timedelta = dt.timedelta(),
 ) -> UpstreamJob:
     """Write a queued job, due after `delay`, in the caller's transaction; `owner` is whose turn it uses up."""
-    return UpstreamJob.objects.create(
+    job = UpstreamJob(
         owner=owner,
         reference=reference,
         number=number,
@@ -70,6 +70,8 @@ def open(
         deadline_at=deadline_at,
         due_at=clock.now() + delay,
     )
+    statements.insert(job)
+    return job
 
 
 def open_next(job: UpstreamJob, *, delay: dt.timedelta) -> UpstreamJob:

@@ -51,7 +51,6 @@ INSTALLED_APPS = [
     "django_htmx",
     "csp",
     "pgtrigger",
-    "django_prometheus",
     "seedancee2",
     "seedancee2.console",
     "generations",
@@ -62,7 +61,6 @@ INSTALLED_APPS = [
 ]
 
 MIDDLEWARE = [
-    "django_prometheus.middleware.PrometheusBeforeMiddleware",
     "seedancee2.lib.requestlog.RequestLogMiddleware",
     "seedancee2.console.health.HealthMiddleware",
     "seedancee2.api.middleware.PublicApiMiddleware",
@@ -84,7 +82,12 @@ MIDDLEWARE = [
     "accounts.second_factor.StaffMiddleware",
     "accounts.staff_addresses.StaffAddressMiddleware",
     "django_htmx.middleware.HtmxMiddleware",
-    "django_prometheus.middleware.PrometheusAfterMiddleware",
+]
+
+# What a request under /v1 passes after PublicApiMiddleware, in place of all that follows it above.
+API_MIDDLEWARE = [
+    "django.middleware.security.SecurityMiddleware",
+    "accounts.audit.AuditMiddleware",
 ]
 
 ROOT_URLCONF = "seedancee2.urls"
@@ -119,6 +122,7 @@ if DATABASES["default"]["ENGINE"].endswith("postgresql"):  # a check refuses any
                 "connection_class": PatientConnection,
             },
             "connect_timeout": 2,
+            "prepare_threshold": 2**31,  # only what asks for it is prepared (statements.planned_once)
             "options": "-c lock_timeout=2s -c statement_timeout=5s -c idle_in_transaction_session_timeout=10s",
         },
     }

@@ -46,7 +46,7 @@ urlpatterns = [
     path("healthz", health.alive, name="healthz"),
     path("readyz", health.ready, name="readyz"),
     re_path(r"^media/(?P<path>.+)$", mediafiles.serve, name="media"),
-    path("metrics", health.metrics, name="metrics"),
+    path("metrics", health.figures, name="metrics"),
 ]
 handler404 = "seedancee2.console.pages.not_found"
 handler500 = "seedancee2.console.pages.server_error"

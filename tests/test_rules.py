@@ -27,7 +27,6 @@ _MAY_READ_THE_CLOCK = (
     "seedancee2/lib/clock.py",
     "seedancee2/local/",
     "seedancee2/lib/heartbeats.py",  # the age of a sign of life in Redis; nothing is decided by it
-    "seedancee2/api/ratelimits.py",  # subtracts from a time that the limiter took from this clock
 )
 _MAY_PARSE_ADDRESSES = ("seedancee2/lib/destinations.py",)  # with socket.inet_aton and nothing else of it
 _MAY_READ_THE_EXCEPTIONS = ("seedancee2/lib/destinations.py", "seedancee2/console/checks.py")

@@ -70,12 +70,13 @@ def measure(folder: Path, seconds: int) -> None:
 def statements(call: Callable[[], object]) -> list[str]:
     """Return the statements of a call, with their values written into them."""
     from django.db import connection
+    from django.db.backends.postgresql.psycopg_any import mogrify
 
     found: list[str] = []
 
     def note(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
         result = execute(sql, params, many, context)
-        found.append(context["cursor"].cursor._query.query.decode())
+        found.append(mogrify(sql, params, connection))
         return result
 
     with connection.execute_wrapper(note):

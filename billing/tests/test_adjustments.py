@@ -11,7 +11,7 @@ from seedancee2.lib import clock
 
 pytestmark = pytest.mark.django_db
 
-ANN, BOB = "user:1", "user:2"
+ANN, BOB = "user:900000001", "user:900000002"  # nobody that a test makes has these numbers
 
 
 @pytest.fixture(autouse=True)

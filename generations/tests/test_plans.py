@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from django.db import connection, transaction
+from django.db.backends.postgresql.psycopg_any import mogrify
 
 from accounts.keys import Client
 from bench import history
@@ -252,7 +253,7 @@ def plans(call: Callable[[], object]) -> list[tuple[str, list[dict[str, Any]]]]:
 
     def note(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
         result = execute(sql, params, many, context)
-        found.append(context["cursor"].cursor._query.query.decode())
+        found.append(mogrify(sql, params, connection))
         return result
 
     before = transaction.savepoint()

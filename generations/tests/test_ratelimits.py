@@ -2,7 +2,9 @@
 
 import socket
 import threading
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -10,6 +12,7 @@ from accounts.tests.factories import issue_key
 from generations.tests.callers import Caller, minimal
 from generations.tests.factories import funded_organization
 from seedancee2.api import ratelimits
+from seedancee2.api.errors import RateLimitExceeded
 
 pytestmark = pytest.mark.django_db
 
@@ -19,6 +22,7 @@ HEADERS = ("RateLimit-Limit", "RateLimit-Remaining", "RateLimit-Reset")
 @pytest.fixture(autouse=True)
 def _ask_again() -> Iterator[None]:
     ratelimits._asked_again_at = 0.0
+    ratelimits._shares.clear()
     yield
     ratelimits._asked_again_at = 0.0
 
@@ -43,6 +47,48 @@ def test_a_key_has_so_many_creates_a_minute_and_is_told(customer: Caller, strang
     assert customer.get("/v1/models").status_code == 200
     assert stranger.create(minimal()).status_code == 201
     assert customer.holdings()[-1] == (1_000 - 60, 60)
+
+
+def test_a_process_takes_a_thousandth_of_a_limit_at_a_time(monkeypatch):
+    asked = []
+    script = ratelimits._script
+
+    def counted(url: str) -> Any:
+        asked.append(url)
+        return script(url)
+
+    monkeypatch.setattr(ratelimits, "_script", counted)
+
+    def remaining() -> int:
+        allowance = ratelimits.take(bucket="request", identity=-1, per_minute=3_000)
+        assert allowance is not None
+        assert 1 <= allowance.reset_seconds <= 60
+        return allowance.remaining
+
+    assert [remaining() for _ in range(7)] == [2_999, 2_998, 2_997, 2_996, 2_995, 2_994, 2_993]
+    assert len(asked) == 3
+    # Another process knows nothing of what is left of the share here, and a minute later nobody does.
+    ratelimits._shares.clear()
+    assert remaining() == 2_990
+    share = ratelimits._shares["request", -1, 3_000]
+    share.ends_at = time.monotonic()
+    assert remaining() == 2_987
+    assert len(asked) == 5
+
+
+def test_a_limit_is_kept_to_the_last_request_however_large_the_shares_are():
+    limit = 5_000
+    for _ in range(limit):
+        ratelimits.take(bucket="request", identity=-2, per_minute=limit)
+
+    with pytest.raises(RateLimitExceeded) as refused:
+        ratelimits.take(bucket="request", identity=-2, per_minute=limit)
+    assert refused.value.headers["RateLimit-Remaining"] == "0"
+    assert refused.value.headers["Retry-After"] == "1"
+    # Another limit of the same key holds at once.
+    larger = ratelimits.take(bucket="request", identity=-2, per_minute=limit + 1_000)
+    assert larger is not None
+    assert larger.remaining == 999
 
 
 def test_forged_addresses_change_nothing(customer: Caller, settings):

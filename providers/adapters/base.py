@@ -53,7 +53,7 @@ class JobRequest:
 
     def as_json(self) -> dict[str, Any]:
         """Return plain JSON data, for the job's row."""
-        return dataclasses.asdict(self)
+        return {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
 
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> "JobRequest":

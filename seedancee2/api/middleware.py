@@ -2,10 +2,15 @@
 
 import io
 from collections.abc import Callable
+from typing import Any
 
 import structlog
 from django.conf import settings
+from django.core.handlers.exception import convert_exception_to_response
 from django.http import HttpRequest, HttpResponse, HttpResponseBase
+from django.template.response import SimpleTemplateResponse
+from django.urls import get_resolver
+from django.utils.module_loading import import_string
 
 from seedancee2.api import errors, rendering
 
@@ -24,11 +29,16 @@ _BY_STATUS: dict[int, type[errors.PublicError]] = {
 class PublicApiMiddleware:
     """Answers under `/v1` in the public page's form only (its "Errors"); everything else passes untouched.
 
-    It stands right after the request log: replies of other middleware, and of Django itself, pass through it.
+    A request of the API goes through API_MIDDLEWARE and no further: sessions, cookies and forms are the pages', and
+    took an eighth of the time of a read.
     """
 
     def __init__(self, get_response: Callable[[HttpRequest], HttpResponseBase]) -> None:
         self.get_response = get_response
+        serve: Any = convert_exception_to_response(_serve)
+        for path in reversed(settings.API_MIDDLEWARE):
+            serve = convert_exception_to_response(import_string(path)(serve))
+        self.serve: Callable[[HttpRequest], HttpResponseBase] = serve
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase:
         """Serve one request."""
@@ -39,10 +49,22 @@ class PublicApiMiddleware:
             # Served like none: a redirect would turn a POST into a GET in many clients.
             request.path_info = path[:-1]
             request.path = request.path[:-1]
-        response = _refusal(request) or _as_json(self.get_response(request))
+        response = _refusal(request) or _as_json(self.serve(request))
         # A shared cache must not keep what was asked for with x-api-key, a header it does not know.
         response.headers.setdefault("Cache-Control", "private, no-cache")
         return response
+
+
+def _serve(request: HttpRequest) -> HttpResponseBase:
+    """Find the view and call it, as Django does behind its middleware."""
+    request.get_host()  # refuses what ALLOWED_HOSTS does not have
+    match = request.resolver_match = get_resolver().resolve(request.path_info)
+    response: HttpResponseBase = match.func(request, *match.args, **match.kwargs)
+    if isinstance(response, SimpleTemplateResponse):
+        response = response.render()
+    if isinstance(response, HttpResponse):
+        response.headers.setdefault("Content-Length", str(len(response.content)))
+    return response
 
 
 def _refusal(request: HttpRequest) -> HttpResponse | None:

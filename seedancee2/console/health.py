@@ -7,11 +7,10 @@ from django.conf import settings
 from django.db import DatabaseError, connection
 from django.http import Http404, HttpRequest, HttpResponse, HttpResponseBase, JsonResponse
 from django.utils.crypto import constant_time_compare
-from django_prometheus.exports import ExportToDjangoView
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, generate_latest
 
 from seedancee2.console.alarms import PARTS, Alarms
-from seedancee2.lib import heartbeats
+from seedancee2.lib import heartbeats, metrics
 
 # Apart from the process's own figures: these are of the whole system, whichever process is asked.
 _alarms = CollectorRegistry()
@@ -45,15 +44,13 @@ def ready(request: HttpRequest) -> JsonResponse:
     return response
 
 
-def metrics(request: HttpRequest) -> HttpResponse:
+def figures(request: HttpRequest) -> HttpResponse:
     """Give Prometheus its figures, to whoever has the token."""
     sent = request.headers.get("Authorization", "")
     has_token = bool(settings.METRICS_TOKEN) and constant_time_compare(sent, f"Bearer {settings.METRICS_TOKEN}")
     if not (has_token or settings.LOCAL_MODE):
         raise Http404
-    response: HttpResponse = ExportToDjangoView(request)
-    response.content += generate_latest(_alarms)
-    return response
+    return HttpResponse(metrics.exposed() + generate_latest(_alarms), content_type=CONTENT_TYPE_LATEST)
 
 
 class HealthMiddleware:

@@ -1,4 +1,4 @@
-"""One line for each request, and the id that joins it to everything else written meanwhile."""
+"""One line and one figure for each request, and the id that joins it to everything else written meanwhile."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ import structlog
 from django.http import HttpRequest, HttpResponseBase
 from django.utils.encoding import iri_to_uri
 
-from seedancee2.lib import ids
+from seedancee2.lib import ids, metrics
 
 log = structlog.get_logger(__name__)
 
@@ -33,21 +33,22 @@ class RequestLogMiddleware:
         try:
             response = self.get_response(request)
             response.headers[HEADER] = request_id
+            seconds = time.monotonic() - started
+            route = _route(request)
+            metrics.note_request(method=request.method or "", route=route, status=response.status_code, seconds=seconds)
             write = log.debug if request.path.startswith(_UNINTERESTING) else log.info
             write(
                 "request",
                 method=(request.method or "")[:16],
-                path=_shown_path(request),
+                # Links for sign-in and callbacks carry their secret in the path: only the API's is written.
+                path=iri_to_uri(request.path)[:300] if request.path.startswith("/v1") else route,
                 status=response.status_code,
-                ms=round((time.monotonic() - started) * 1000),
+                ms=round(seconds * 1000),
             )
         finally:
             structlog.contextvars.clear_contextvars()
         return response
 
 
-def _shown_path(request: HttpRequest) -> str:
-    # Links for sign-in and callbacks carry their secret in the path: outside the API only the route is written.
-    if request.path.startswith("/v1"):
-        return iri_to_uri(request.path)[:300]
+def _route(request: HttpRequest) -> str:
     return f"/{request.resolver_match.route}" if request.resolver_match else "(no such path)"

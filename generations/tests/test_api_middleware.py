@@ -1,0 +1,59 @@
+"""What a request under `/v1` passes, and what it does not."""
+
+import pytest
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+
+from accounts.tests.factories import OrganizationFactory, UserFactory, issue_key
+
+pytestmark = pytest.mark.django_db
+
+
+def _key() -> dict[str, str]:
+    return {"authorization": f"Bearer {issue_key(OrganizationFactory.create())}"}
+
+
+def test_a_session_is_neither_read_nor_made(client):
+    client.force_login(UserFactory.create())
+    with CaptureQueriesContext(connection) as queries:
+        refused = client.get("/v1/models")
+        served = client.get("/v1/models", headers=_key())
+
+    assert (refused.status_code, served.status_code) == (401, 200)
+    assert not any("session" in query["sql"] for query in queries)
+    for reply in (refused, served):
+        assert not reply.cookies
+        assert "Cookie" not in reply.headers.get("Vary", "")
+        assert "Content-Security-Policy" not in reply.headers
+
+
+def test_what_protects_a_reply_is_kept(settings):
+    client = Client()  # not one that holds replies against the OpenAPI document
+    settings.ALLOWED_HOSTS = ["api.example"]
+    good = client.get(
+        "/v1/models",
+        headers={"host": "api.example", **_key()},
+    )
+    other = client.get("/v1/models", headers={"host": "elsewhere.example"})
+
+    assert good.headers["X-Content-Type-Options"] == "nosniff"
+    assert good.headers["Content-Length"] == str(len(good.content))
+    assert other.status_code == 400
+    assert other.json()["error"]["code"] == "invalid_request"
+
+
+def test_plain_http_is_sent_to_https_where_it_is_demanded(settings):
+    settings.SECURE_SSL_REDIRECT = True
+    reply = Client().get("/v1/models")
+
+    assert (reply.status_code, reply.headers["Location"]) == (301, "https://testserver/v1/models")
+
+
+def test_what_a_view_cannot_foresee_is_told_as_an_error_of_ours(client, monkeypatch):
+    client.raise_request_exception = False
+    monkeypatch.setattr("generations.api.ModelViewSet.list", None)
+
+    reply = client.get("/v1/models", headers=_key())
+
+    assert (reply.status_code, reply.json()["error"]["code"]) == (500, "internal_error")
