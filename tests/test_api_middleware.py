@@ -2,7 +2,6 @@
 
 import pytest
 from django.db import connection
-from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from accounts.tests.factories import OrganizationFactory, UserFactory, issue_key
@@ -28,8 +27,7 @@ def test_a_session_is_neither_read_nor_made(client):
         assert "Content-Security-Policy" not in reply.headers
 
 
-def test_what_protects_a_reply_is_kept(settings):
-    client = Client()  # not one that holds replies against the OpenAPI document
+def test_what_protects_a_reply_is_kept(client, settings):
     settings.ALLOWED_HOSTS = ["api.example"]
     good = client.get(
         "/v1/models",
@@ -43,9 +41,9 @@ def test_what_protects_a_reply_is_kept(settings):
     assert other.json()["error"]["code"] == "invalid_request"
 
 
-def test_plain_http_is_sent_to_https_where_it_is_demanded(settings):
+def test_plain_http_is_sent_to_https_where_it_is_demanded(client, settings):
     settings.SECURE_SSL_REDIRECT = True
-    reply = Client().get("/v1/models")
+    reply = client.get("/v1/models")
 
     assert (reply.status_code, reply.headers["Location"]) == (301, "https://testserver/v1/models")
 
