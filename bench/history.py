@@ -14,10 +14,15 @@ LARGE, SMALL = 1, 2  # organizations by id
 FUNDS = 10**12
 DAYS = 30
 
-# In the order of time, as rows come: an identifier is its place in time, so that later tasks sort later.
+# In the order of time, as rows come, and with identifiers that begin with it (seedancee2/lib/ids.py).
 _TASKS = """
+    CREATE FUNCTION pg_temp.ulid(at timestamptz, n bigint) RETURNS text LANGUAGE sql AS $$
+        SELECT string_agg(substr('0123456789abcdefghjkmnpqrstvwxyz',
+                   1 + (((extract(epoch FROM at) * 1000)::bigint >> (5 * i)) & 31)::int, 1), '' ORDER BY i DESC)
+               || lpad(n::text, 16, '0')
+          FROM generate_series(0, 9) i $$;
     CREATE UNLOGGED TABLE bench_task AS
-    SELECT n, 'vid_' || lpad(n::text, 26, '0') AS id,
+    SELECT n, 'vid_' || pg_temp.ulid(at, n) AS id,
            CASE WHEN hashint8(n) & 1023 < {large_share} THEN {large}
                 WHEN hashint8(n + {tasks}) & 65535 < {small_share} THEN {small}
                 ELSE 3 + (hashint8(n) & 2147483647) % ({organizations} - 2) END AS organization,
@@ -26,9 +31,10 @@ _TASKS = """
            (ARRAY['mini', 'fast', 'pro'])[1 + n % 3] AS model,
            4 * (5 + 5 * (n % 3)) AS credits,
            CASE WHEN n % 200 = 11 AND n % 25 <> 3 AND n % 50 <> 7 THEN 1 + n % 7 ELSE 0 END AS refunded,
-           date_trunc('milliseconds', now() - interval '3 hours'
-                      - ({tasks} - n) * (interval '{days} days' / {tasks})) AS at
-      FROM generate_series(1, {tasks}) n
+           at
+      FROM generate_series(1, {tasks}::bigint) n
+     CROSS JOIN LATERAL (SELECT date_trunc('milliseconds', now() - interval '3 hours'
+                                - ({tasks} - n) * (interval '{days} days' / {tasks})) AS at) moment
 """
 
 _WRITE = {

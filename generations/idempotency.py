@@ -9,6 +9,7 @@ import datetime as dt
 import hashlib
 import json
 import re
+import time
 from collections.abc import Callable, Mapping
 from typing import Any, Protocol
 
@@ -23,6 +24,7 @@ HEADER = "Idempotency-Key"
 META_NAME = "HTTP_IDEMPOTENCY_KEY"
 REPLAYED_HEADER = "Idempotent-Replayed"
 KEPT_FOR = dt.timedelta(hours=24)
+BATCH = 1_000  # rows that one transaction deletes, at most
 
 _KEY = re.compile(r"[!-~]{1,255}")
 
@@ -86,9 +88,16 @@ def once(*, client: Scope, key: str | None, body: Mapping[str, Any], make: Calla
     return answer
 
 
-def purge() -> int:
-    """Delete the answers that are no longer kept; return how many."""
-    return IdempotencyRecord.objects.filter(created_at__lte=clock.now() - KEPT_FOR).delete()[0]
+def purge(*, seconds: float = 60.0) -> int:
+    """Delete the answers that are no longer kept, in small transactions; return how many.
+
+    Takes no longer than `seconds`, or one batch more; the rest is left to the next hour.
+    """
+    end, count = time.monotonic() + seconds, 0
+    old = IdempotencyRecord.objects.filter(created_at__lte=clock.now() - KEPT_FOR).order_by("created_at")
+    while time.monotonic() < end and (batch := list(old.values_list("pk", flat=True)[:BATCH])):
+        count += IdempotencyRecord.objects.filter(pk__in=batch).delete()[0]
+    return count
 
 
 def _records(client: Scope, key: str) -> QuerySet[IdempotencyRecord]:

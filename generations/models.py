@@ -299,6 +299,10 @@ class UsageHour(models.Model):
         constraints = [
             models.UniqueConstraint(fields=["organization", "is_test", "hour", "model"], name="generations_usage_once"),
         ]
+        indexes = [
+            # Reconciliation of what moved: the last hours of everybody.
+            models.Index(fields=["hour"], name="generations_usage_hour"),
+        ]
 
     def __str__(self) -> str:
         return f"{self.model} of organization {self.organization_id} at {self.hour:%Y-%m-%d %H:00}"

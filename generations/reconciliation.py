@@ -21,19 +21,20 @@ MAX_FILES = 500  # stored files asked for in one look: the newest, unless all ar
 _FILE_RULE = "file_is_stored_whole"
 _CHECKS = {
     "hold_open_while_task_open": """
-        SELECT 'task ' || g.public_id, format('is %%s, its hold is %%s', g.status, coalesce(r.state, 'missing'))
-          FROM generations_generation g
-          LEFT JOIN billing_reservation r ON r.reference = g.public_id
-         WHERE NOT g.is_test AND (g.created_at >= %(since)s OR g.finished_at >= %(since)s OR g.finished_at IS NULL)
-           AND coalesce(r.state, '') <> CASE g.status WHEN 'completed' THEN 'captured' WHEN 'failed' THEN 'released'
-                                        ELSE 'held' END
+        SELECT 'task ' || public_id, format('is %%s, its hold is %%s', status, hold)
+          FROM (SELECT public_id, status,
+                       coalesce((SELECT state FROM billing_reservation WHERE reference = public_id), 'missing') AS hold
+                  FROM generations_generation
+                 WHERE NOT is_test
+                   AND (public_id >= %(first_reference)s OR status IN ('pending', 'processing'))) g
+         WHERE hold <> CASE status WHEN 'completed' THEN 'captured' WHEN 'failed' THEN 'released' ELSE 'held' END
     """,
     "hold_is_the_price": """
         SELECT 'task ' || g.public_id, format('costs %%s credits, its hold is %%s; %%s refunded, the hold says %%s',
                g.credits, r.amount, g.credits_refunded, r.refunded)
           FROM generations_generation g
           JOIN billing_reservation r ON r.reference = g.public_id
-         WHERE (r.created_at >= %(since)s OR r.closed_at >= %(since)s)
+         WHERE r.reference >= %(first_reference)s
            AND (g.is_test OR g.credits <> r.amount OR g.organization_id <> r.account_id
                 OR g.credits_refunded <> CASE g.status WHEN 'failed' THEN r.amount ELSE r.refunded END)
     """,
@@ -41,19 +42,19 @@ _CHECKS = {
         SELECT 'reservation ' || r.reference, 'holds credits for a task that does not exist'
           FROM billing_reservation r
           LEFT JOIN generations_generation g ON g.public_id = r.reference
-         WHERE g.public_id IS NULL AND (r.created_at >= %(since)s OR r.state = 'held')
+         WHERE g.public_id IS NULL AND (r.reference >= %(first_reference)s OR r.state = 'held')
     """,
     "ended_task_told_its_callback": """
         SELECT 'task ' || g.public_id, format('is %%s, but no webhook was written', g.status)
           FROM generations_generation g
-         WHERE g.callback_url <> '' AND g.status IN ('completed', 'failed') AND g.finished_at >= %(since)s
+         WHERE g.callback_url <> '' AND g.status IN ('completed', 'failed') AND g.public_id >= %(first_reference)s
            AND NOT EXISTS (SELECT FROM webhooks_delivery d
                             WHERE d.reference = g.public_id AND d.event = 'video.generation.' || g.status)
     """,
     "completed_task_has_its_files": """
         SELECT 'task ' || g.public_id, 'is completed without a stored video and poster'
           FROM generations_generation g
-         WHERE g.status = 'completed' AND g.finished_at >= %(since)s
+         WHERE g.status = 'completed' AND g.public_id >= %(first_reference)s
            AND (SELECT count(*) FROM generations_outputasset a
                  WHERE a.generation_id = g.public_id AND a.kind IN ('video', 'thumbnail')) <> 2
     """,
@@ -76,11 +77,16 @@ _CHECKS = {
                format('tasks sum to %%s charged and %%s given back, the ledger to %%s and %%s',
                       coalesce(u.charged, 0), coalesce(u.refunded, 0), coalesce(l.charged, 0), coalesce(l.refunded, 0))
           FROM (SELECT organization_id AS account_id, sum(credits) AS charged, sum(credits_refunded) AS refunded
-                  FROM generations_generation WHERE NOT is_test AND status IN ('completed', 'failed')
+                  FROM generations_generation
+                 WHERE NOT is_test AND status IN ('completed', 'failed') AND public_id >= %(first_reference)s
                  GROUP BY organization_id) u
           FULL JOIN (SELECT account_id, sum(-reserved_change) FILTER (WHERE kind <> 'refund') AS charged,
                             sum(available_change) AS refunded
-                       FROM billing_ledgerentry WHERE kind IN ('capture', 'release', 'refund')
+                       FROM (SELECT * FROM billing_ledgerentry
+                              WHERE kind IN ('capture', 'release') AND reference >= %(first_reference)s
+                             UNION ALL
+                             SELECT * FROM billing_ledgerentry
+                              WHERE kind = 'refund' AND reference >= %(first_reference)s) e
                       GROUP BY account_id) l USING (account_id)
          WHERE coalesce(u.charged, 0) <> coalesce(l.charged, 0) OR coalesce(u.refunded, 0) <> coalesce(l.refunded, 0)
     """,
@@ -93,12 +99,13 @@ _CHECKS = {
                       coalesce(t.failed, 0), coalesce(t.charged, 0), coalesce(t.refunded, 0))
           FROM (SELECT organization_id, is_test, hour, model, completed_jobs + failed_jobs AS jobs,
                        failed_jobs AS failed, credits_charged AS charged, credits_refunded AS refunded
-                  FROM generations_usagehour WHERE hour >= date_trunc('hour', %(since)s, 'UTC')) h
+                  FROM generations_usagehour WHERE hour >= date_trunc('hour', %(since)s + interval '1 hour', 'UTC')) h
           FULL JOIN (SELECT organization_id, is_test, date_trunc('hour', created_at, 'UTC') AS hour, model,
                             count(*) AS jobs, count(*) FILTER (WHERE status = 'failed') AS failed,
                             sum(credits) AS charged, sum(credits_refunded) AS refunded
                        FROM generations_generation JOIN generations_usagemark ON created_at < counted_until
-                      WHERE created_at >= date_trunc('hour', %(since)s, 'UTC')
+                      WHERE created_at >= date_trunc('hour', %(since)s + interval '1 hour', 'UTC')
+                        AND public_id >= %(first_reference)s
                       GROUP BY 1, 2, 3, 4) t USING (organization_id, is_test, hour, model)
          WHERE (h.jobs, h.failed, h.charged, h.refunded) IS DISTINCT FROM (t.jobs, t.failed, t.charged, t.refunded)
     """,
@@ -144,11 +151,13 @@ def _missing_files(since: dt.datetime, *, is_every_file: bool) -> list[Discrepan
     missed = Finding.objects.filter(rule=_FILE_RULE, resolved_at=None).values_list("subject", flat=True)
     paths = [subject.removeprefix("file ") for subject in missed]
     found = {item.subject: item for item in map(_file_discrepancy, kept.filter(path__in=paths)) if item}
-    files = kept.filter(stored_at__gte=since).order_by("-id")
+    files = kept.order_by("-id")  # as they were stored: no index leads to the time of that
     page = list(files[:MAX_FILES])
     while page:
-        found |= {item.subject: item for item in map(_file_discrepancy, page) if item}
-        page = list(files.filter(pk__lt=page[-1].pk)[:MAX_FILES]) if is_every_file else []
+        young = [asset for asset in page if asset.stored_at >= since]
+        found |= {item.subject: item for item in map(_file_discrepancy, young) if item}
+        goes_on = is_every_file and len(young) == len(page)
+        page = list(files.filter(pk__lt=page[-1].pk)[:MAX_FILES]) if goes_on else []
     return list(found.values())
 
 
