@@ -1,9 +1,13 @@
 """What every test shares: transactional tests leave the database as the migrations made it."""
 
+import gc
+
 import pytest
 from _pytest.nodeid import coerce_node_id
+from django.contrib.auth.hashers import PBKDF2PasswordHasher
 from django.db import connection
 from django.test import TransactionTestCase
+from whitenoise.middleware import WhiteNoiseMiddleware
 
 # Rows that migrations put there. Django's own flush would remove them, and the ledger refuses TRUNCATE.
 _REFERENCE_TABLES = {
@@ -29,18 +33,26 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
                 item._id = coerce_node_id(f"{item.nodeid}@{mark.args[0]}")
 
 
+def pytest_collection_finish() -> None:
+    """Leave what was imported out of every later garbage collection: it stays for good."""
+    gc.collect()
+    gc.freeze()
+
+
 def _empty_tables(self: TransactionTestCase) -> None:
     tables = [table for table in connection.introspection.table_names() if table not in _REFERENCE_TABLES]
+    statements = [
+        "SET session_replication_role = replica",
+        "SET statement_timeout = 0",
+        *(f'DELETE FROM "{table}"' for table in tables),
+        "DELETE FROM providers_route WHERE traffic = 'live'",
+        "DELETE FROM providers_channel WHERE name <> 'sandbox'",
+        "UPDATE providers_route SET is_active = true",
+        "UPDATE providers_channel SET state = 'active'",
+        "SET session_replication_role = origin",
+    ]
     with connection.cursor() as cursor:
-        cursor.execute("SET session_replication_role = replica")
-        cursor.execute("SET statement_timeout = 0")
-        for table in tables:
-            cursor.execute(f'DELETE FROM "{table}"')
-        cursor.execute("DELETE FROM providers_route WHERE traffic = 'live'")
-        cursor.execute("DELETE FROM providers_channel WHERE name <> 'sandbox'")
-        cursor.execute("UPDATE providers_route SET is_active = true")
-        cursor.execute("UPDATE providers_channel SET state = 'active'")
-        cursor.execute("SET session_replication_role = origin")
+        cursor.execute(";".join(statements))
 
 
 @pytest.fixture(autouse=True)
@@ -56,3 +68,24 @@ def _forget_what_was_read() -> None:
 @pytest.fixture(autouse=True, scope="session")
 def _keep_reference_rows() -> None:
     TransactionTestCase._fixture_teardown = _empty_tables  # type: ignore[attr-defined] # private, and the one seam Django has
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _list_static_files_once() -> None:
+    """Every test client loads the middleware anew, and WhiteNoise would look at 250 files each time."""
+    find = WhiteNoiseMiddleware.add_files_from_finders
+    found: dict[str, object] = {}
+
+    def add(self: WhiteNoiseMiddleware) -> None:
+        if not found:
+            find(self)
+            found.update(self.files)
+        self.files.update(found)
+
+    WhiteNoiseMiddleware.add_files_from_finders = add
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _hash_passwords_fast() -> None:
+    """The same algorithm with fewer rounds; a process that a test starts still reads such a hash."""
+    PBKDF2PasswordHasher.iterations = 1_000

@@ -183,6 +183,7 @@ def test_an_acceptance_that_cannot_be_written_down_is_found_again(turned, genera
         raise OperationalError("the server closed the connection unexpectedly")
 
     monkeypatch.setattr(jobs, "accepted", away)
+    monkeypatch.setattr(submissions, "DATABASE_PAUSE_SECONDS", 0.01)
     with pytest.raises(OperationalError):
         run("submit")
     monkeypatch.setattr(jobs, "accepted", real)

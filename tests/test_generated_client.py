@@ -21,7 +21,8 @@ from webhooks.tests.factories import DeliveryFactory
 
 NAME = "generated_client"
 
-pytestmark = pytest.mark.django_db(transaction=True)
+# One server and one client serve every test here, so they stay on one worker.
+pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.xdist_group("generated client")]
 
 
 def _generate(base_url: str, folder: Path) -> None:
@@ -42,36 +43,50 @@ def _generate(base_url: str, folder: Path) -> None:
     assert "WARNING" not in result.stdout, result.stdout
 
 
+@pytest.fixture(scope="module")
+def base_url(django_db_setup, tmp_path_factory):
+    """One server for all tests here."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OUTBOUND_ALLOWED_HOSTS", "127.0.0.1")
+        with web.server(tmp_path_factory.mktemp("web") / "web.log") as base_url:
+            yield base_url
+
+
+@pytest.fixture(scope="module")
+def package(base_url, tmp_path_factory):
+    """The client that is generated from the server's schema."""
+    folder = tmp_path_factory.mktemp("client")
+    _generate(base_url, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.syspath_prepend(folder)
+        yield importlib.import_module(NAME)
+    for name in [name for name in sys.modules if name.partition(".")[0] == NAME]:
+        del sys.modules[name]
+
+
 @pytest.fixture
-def api(tmp_path, monkeypatch):
+def api(base_url, package):
     """The generated client's modules, a client with a key, and the key's organization."""
     organization = funded_organization(credits=100)
     key = issue_key(organization)
-    monkeypatch.setenv("OUTBOUND_ALLOWED_HOSTS", "127.0.0.1")
-    with web.server(tmp_path / "web.log") as base_url:
-        _generate(base_url, tmp_path)
-        monkeypatch.syspath_prepend(tmp_path)
-        package = importlib.import_module(NAME)
-        with (
-            package.AuthenticatedClient(base_url=base_url, token=key) as client,
-            package.AuthenticatedClient(base_url=base_url, token="sk_seedancee2_live_no_such_key") as stranger,
-        ):
-            yield SimpleNamespace(
-                organization=organization,
-                client=client,
-                stranger=stranger,
-                models=importlib.import_module(f"{NAME}.models"),
-                tasks=_modules("video_tasks", "create_video_task", "get_video_task", "list_video_tasks"),
-                list_models=importlib.import_module(f"{NAME}.api.models.list_models"),
-                get_usage=importlib.import_module(f"{NAME}.api.usage.get_usage"),
-                webhooks=_modules(
-                    "webhooks",
-                    *("list_webhook_deliveries", "get_webhook_delivery", "redeliver_webhook"),
-                    *("send_test_webhook", "recover_webhooks"),
-                ),
-            )
-        for name in [name for name in sys.modules if name.partition(".")[0] == NAME]:
-            del sys.modules[name]
+    with (
+        package.AuthenticatedClient(base_url=base_url, token=key) as client,
+        package.AuthenticatedClient(base_url=base_url, token="sk_seedancee2_live_no_such_key") as stranger,
+    ):
+        yield SimpleNamespace(
+            organization=organization,
+            client=client,
+            stranger=stranger,
+            models=importlib.import_module(f"{NAME}.models"),
+            tasks=_modules("video_tasks", "create_video_task", "get_video_task", "list_video_tasks"),
+            list_models=importlib.import_module(f"{NAME}.api.models.list_models"),
+            get_usage=importlib.import_module(f"{NAME}.api.usage.get_usage"),
+            webhooks=_modules(
+                "webhooks",
+                *("list_webhook_deliveries", "get_webhook_delivery", "redeliver_webhook"),
+                *("send_test_webhook", "recover_webhooks"),
+            ),
+        )
 
 
 def _modules(package: str, *names: str) -> SimpleNamespace:

@@ -21,10 +21,11 @@ Status = UpstreamJob.Status
 
 @pytest.fixture(autouse=True)
 def machine(settings, tmp_path, monkeypatch) -> None:
-    """Loopback may be called, media stays in a folder of the test, and retries are quick."""
+    """Loopback may be called, media stays in a folder of the test, and retries and polls are quick."""
     prepare_machine(settings, tmp_path)
     monkeypatch.setattr(runner, "RETRY_PAUSE", runner.RETRY_PAUSE / 100)
     monkeypatch.setattr(runner, "OUTPUT_PATIENCE", runner.OUTPUT_PATIENCE / 1000)
+    monkeypatch.setattr(jobs, "SOONEST_POLL", jobs.SOONEST_POLL / 10)
 
 
 @pytest.fixture

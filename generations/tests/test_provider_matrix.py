@@ -22,7 +22,7 @@ from generations.models import Generation, OutputAsset
 from generations.tests.callers import TASKS, Caller
 from generations.tests.emulated import prepare_machine, provider, run_until_ended
 from generations.tests.people import Person
-from providers import media_probe, submissions
+from providers import jobs, media_probe, submissions
 from providers.emulators.server import Emulator
 from providers.models import Channel, UpstreamJob
 from webhooks.models import Delivery
@@ -153,6 +153,7 @@ def scene(settings, tmp_path, customer, stranger, monkeypatch) -> Callable[[str]
     prepare_machine(settings, tmp_path)
     monkeypatch.setattr(runner, "RETRY_PAUSE", runner.RETRY_PAUSE / 100)
     monkeypatch.setattr(submissions, "GRACE", submissions.GRACE / 600)
+    monkeypatch.setattr(jobs, "SOONEST_POLL", jobs.SOONEST_POLL / 10)
 
     @contextlib.contextmanager
     def of(name: str) -> Iterator[Scene]:

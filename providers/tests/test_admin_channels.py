@@ -7,13 +7,19 @@ from django.urls import reverse
 
 from accounts.models import AuditEntry, User
 from accounts.tests.factories import UserFactory
-from providers import channels, figures, jobs
+from providers import admin_channels, channels, figures, jobs
 from providers.adapters.base import JobRequest
 from providers.admin import ChannelForm
 from providers.models import Channel, ChannelHealth, Route, SandboxRun, UpstreamJob
 from seedancee2.lib import clock, vault
 
 pytestmark = pytest.mark.django_db
+
+
+@pytest.fixture(autouse=True)
+def _look_often(monkeypatch) -> None:
+    """A test call looks twenty times in the time that it may take."""
+    monkeypatch.setattr(admin_channels, "PATIENCE", 20.0)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ import requests
 from PIL import Image
 
 from providers.emulators import find
-from providers.emulators.ark import ArkEmulator
+from providers.emulators.ark import ArkEmulator, notices
 from providers.emulators.ark.errors import SENTENCES
 from providers.emulators.server import Pace, Request
 
@@ -1001,7 +1001,7 @@ class Listener:
 @pytest.fixture
 def listener():
     found = Listener()
-    thread = threading.Thread(target=found.server.serve_forever, args=(0.05,))
+    thread = threading.Thread(target=found.server.serve_forever, args=(0.005,))
     thread.start()
     yield found
     found.server.shutdown()
@@ -1083,7 +1083,8 @@ def test_a_state_is_told_of_once(ark, listener):
     assert ark.get(running_at_once)["status"] == "expired"
 
 
-def test_notices_of_final_states_are_repeated_three_times(ark, listener):
+def test_notices_of_final_states_are_repeated_three_times(ark, listener, monkeypatch):
+    monkeypatch.setattr(notices, "_REPEAT_PAUSES", tuple(pause / 20 for pause in notices._REPEAT_PAUSES))
     listener.status = 500
     follow(ark, listener)
     wait_for(lambda: len(listener.posts) >= 6)

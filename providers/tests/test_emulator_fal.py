@@ -89,7 +89,7 @@ class Inbox:
                 pass
 
         server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+        thread = threading.Thread(target=server.serve_forever, args=(0.005,), daemon=True)
         thread.start()
         self.url = f"http://127.0.0.1:{server.server_address[1]}/hooks/fal?job=7&t=abc"
         try:

@@ -108,7 +108,7 @@ def receiver() -> Iterator[SimpleNamespace]:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.05,))
+    thread = threading.Thread(target=server.serve_forever, args=(0.005,))
     thread.start()
     url = f"http://127.0.0.1:{server.server_address[1]}/internal/upstreams/kie/cb/8mZ"
     yield SimpleNamespace(url=url, arrived=arrived, next=lambda: arrived.get(timeout=10))

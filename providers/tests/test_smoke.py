@@ -28,7 +28,7 @@ def smoke(name, **knobs):
         Channel.objects.filter(pk=channel.pk).update(output_hosts=["127.0.0.1"])
         out = io.StringIO()
         try:
-            call_command("provider_smoke", "tried", "--yes", "--patience", "10", stdout=out)
+            call_command("provider_smoke", "tried", "--yes", "--patience", "6", stdout=out)
             error = ""
         except CommandError as raised:
             error = str(raised)

@@ -16,9 +16,9 @@ def seed() -> int:
     return seed_of_run()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def hurt_system(seed: int) -> Iterator[HurtSystem]:
-    """The system, with an unreliable provider, in haste."""
+    """The system, with an unreliable provider, in haste; ended after these tests: it takes a tenth of a core idle."""
     with HurtSystem(
         CHAOS_SEED=str(seed),
         CHAOS_PROVIDER_RATE=str(PROVIDER_RATE),
