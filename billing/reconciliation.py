@@ -212,8 +212,8 @@ def looking() -> Iterator[CursorWrapper]:
 def find(cursor: CursorWrapper, rule: str, sql: str, *, since: dt.datetime) -> list[Discrepancy]:
     """Run one check; each row it selects is a subject and what is wrong with it.
 
-    It may ask for `since`, for the `first_reference` of a task that can have moved since then, and for the first day of
-    that `month` with the first reference of it.
+    It may ask for `since`, for the `first_reference` of a task that can have moved since then, if it ended in time, and
+    for the first day of that `month` with the first reference of it.
     """
     cursor.execute(sql, _bounds(since))
     return [Discrepancy(rule, subject, detail) for subject, detail in cursor.fetchall()]
@@ -228,7 +228,8 @@ def _bounds(since: dt.datetime) -> dict[str, Any]:
         "since": since,
         "month": month,
         "first_reference": ids.first("vid", at=since),
-        "first_reference_of_month": ids.first("vid", at=month),
+        # A hold is of the month in which it was made, its reference may be of the moment before.
+        "first_reference_of_month": ids.first("vid", at=month - _LATE),
     }
 
 

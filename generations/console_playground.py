@@ -109,7 +109,7 @@ class PlaygroundView(LiveView):
         limit = organization.create_rate_limit or settings.RATE_LIMIT_CREATES
         if limiting and limiting.create_rate_limit:
             limit = min(limit, limiting.create_rate_limit)
-        ratelimits.take(bucket="playground", identity=self.user.pk, per_minute=limit)
+        ratelimits.take(bucket=f"playground:{organization.pk}", identity=self.user.pk, per_minute=limit)
         scope = _Scope(organization.pk, form.is_test)
 
         def make() -> idempotency.Answer:

@@ -87,6 +87,7 @@ MIDDLEWARE = [
 # What a request under /v1 passes after PublicApiMiddleware, in place of all that follows it above.
 API_MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
+    "django.middleware.clickjacking.XFrameOptionsMiddleware",
     "accounts.audit.AuditMiddleware",
 ]
 

@@ -6,14 +6,20 @@ from pathlib import Path
 import pytest
 import time_machine
 from django.core.files.storage import default_storage
-from django.db import connection
+from django.db import connection, transaction
 
+from accounts.models import ApiKey
+from accounts.tests.factories import issue_key
+from billing import ledger
+from billing import reconciliation as billing_reconciliation
+from billing.allowances import Allowance
 from billing.models import Finding, LedgerEntry
 from billing.reconciliation import BEGINNING
-from generations import reconciliation
+from generations import lifecycle, reconciliation
 from generations.models import Generation, OutputAsset
 from generations.tests.factories import create_generation, funded_organization
 from generations.tests.pipeline import route_live_traffic_to_sandbox, run_to_end
+from seedancee2.lib import ids
 
 pytestmark = pytest.mark.django_db
 
@@ -200,3 +206,68 @@ def test_a_finding_is_kept_once_and_closed_when_it_is_gone(ended):
     reconciliation.report(since=BEGINNING)
 
     assert Finding.objects.get().resolved_at is not None
+
+
+@pytest.fixture
+def aged() -> Generation:
+    """A task completed five days ago, a part of it given back since, and a second one that was completed just now."""
+    route_live_traffic_to_sandbox()
+    now = dt.datetime.now(dt.UTC)
+    with time_machine.travel(now - dt.timedelta(days=5), tick=False) as turned:
+        organization = funded_organization(200)
+        old = run_to_end(turned, create_generation(organization))
+        lifecycle.refund(public_id=old.pk, amount=3, actor="t", reason="slow")
+    with time_machine.travel(now - dt.timedelta(minutes=5), tick=False) as turned:
+        lifecycle.refund(public_id=old.pk, amount=4, actor="t", reason="slower")
+        run_to_end(turned, create_generation(organization))
+    assert reconciliation.report() == []
+    assert reconciliation.report(since=BEGINNING) == []
+    return old
+
+
+@pytest.mark.parametrize(
+    ("sql", "rule"),
+    [
+        ("DELETE FROM billing_ledgerentry WHERE sequence = 5", "sequence_has_no_gap"),
+        ("DELETE FROM billing_ledgerentry WHERE sequence = 4", "sequence_has_no_gap"),
+        (
+            "UPDATE billing_ledgerentry SET available_change = available_change - 1 WHERE sequence = 5",
+            "balance_equals_entries",
+        ),
+        ("UPDATE billing_ledgerentry SET available_after = 1 WHERE sequence = 6", "balances_after_are_a_chain"),
+        (
+            "UPDATE billing_reservation SET amount = amount - 1 WHERE refunded = 0",
+            "reservation_has_its_entries",
+        ),
+        ("UPDATE billing_reservation SET refunded = refunded - 1 WHERE refunded > 0", "refunds_are_on_the_reservation"),
+        ("UPDATE billing_creditaccount SET reserved = reserved + 1", "balance_equals_entries"),
+    ],
+)
+def test_a_look_at_the_day_goes_on_from_the_balance_before_it(aged, sql, rule):
+    _execute(sql)
+
+    assert rule in _rules()
+
+
+def test_what_was_changed_in_the_past_is_found_by_the_look_at_everything(aged):
+    _execute("UPDATE billing_ledgerentry SET available_after = 1 WHERE sequence = 2")
+
+    assert _rules() == set()
+    assert {item.rule for item in reconciliation.report(since=BEGINNING)} == {"balances_after_are_a_chain"}
+
+
+def test_a_hold_made_as_a_month_begins_counts_in_that_month():
+    organization = funded_organization(100)
+    issue_key(organization)
+    key = ApiKey.objects.get(organization=organization)
+    end_of_month = dt.datetime(2026, 9, 30, 23, 59, 59, 999_000, tzinfo=dt.UTC)
+    with time_machine.travel(end_of_month, tick=False) as turned, transaction.atomic():
+        reference = ids.new("vid")
+        turned.shift(dt.timedelta(milliseconds=2))
+        allowance = Allowance(api_key_id=key.pk, monthly_cap=None)
+        ledger.reserve(organization_id=organization.pk, amount=5, reference=reference, actor="t", allowance=allowance)
+
+    since = end_of_month + dt.timedelta(days=3)
+    assert billing_reconciliation.discrepancies(since=since) == []
+    _execute("UPDATE billing_keyallowance SET used = used + 1")
+    assert [item.rule for item in billing_reconciliation.discrepancies(since=since)] == ["allowance_equals_its_holds"]

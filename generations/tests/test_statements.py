@@ -1,70 +1,114 @@
-"""Statements that are planned once do what the ORM's do."""
+"""How many statements a transition sends: each costs a round trip, some of them while the account is locked."""
+
+import re
+import time
 
 import pytest
-from django.db import connection, transaction
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
-from accounts.tests.factories import OrganizationFactory
+from accounts import keys
+from billing.allowances import Allowance
+from generations import lifecycle
 from generations.models import Generation
-from generations.tests.factories import create_generation
-from providers.models import UpstreamJob
-from seedancee2.lib import statements
+from generations.specs import JobSpec
+from generations.tests.callers import Caller, minimal
+from generations.tests.factories import create_generation, funded_organization
 
 pytestmark = pytest.mark.django_db
 
-
-def _plans(pattern: str) -> int:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT count(*) FROM pg_prepared_statements WHERE statement LIKE %s", [pattern])
-        return int(cursor.fetchone()[0])
+# The first words of a statement, and the table or the function.
+_SHAPE = re.compile(r'(?:(SELECT) .*? FROM "?|(INSERT INTO|UPDATE) "?|(SAVEPOINT|RELEASE)\b)(\w*)', re.DOTALL)
 
 
-def test_a_statement_is_planned_once_for_a_connection():
-    for number in range(3):
-        with statements.planned_once() as cursor:
-            cursor.execute("SELECT %s::bigint AS planned_here", [number])
-            assert cursor.fetchone() == (number,)
-
-    assert _plans("%planned_here") == 1
+def _shapes(queries: CaptureQueriesContext) -> list[str]:
+    found = [_SHAPE.match(query["sql"]) for query in queries]
+    assert all(found)
+    shapes = [" ".join(filter(None, match.groups())) for match in found if match]
+    return [shape for shape in shapes if not shape.startswith(("SAVEPOINT", "RELEASE"))]  # of this test's transaction
 
 
-def test_other_statements_are_not_kept():
-    for number in range(10):
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT %s AS planned_each_time", [number])
-
-    assert _plans("%planned_each_time%") == 0
+@pytest.fixture
+def generation() -> Generation:
+    """An open generation with a callback."""
+    return create_generation(funded_organization(), callback_url="https://example.com/")
 
 
-def test_rows_that_were_inserted_are_as_the_orm_saves_them():
-    first = create_generation(OrganizationFactory.create(), is_test=True, metadata={"z": 1, "a": [True, None, "é"]})
-    for model, key in ((Generation, first.pk), (UpstreamJob, UpstreamJob.objects.get(reference=first.pk).pk)):
-        row = model.objects.get(pk=key)
-        columns = [field.attname for field in model._meta.concrete_fields if not field.primary_key]
-        values = {name: getattr(row, name) for name in columns}
-        row.delete() if model is UpstreamJob else model.objects.filter(pk=key).delete()
+def test_a_creation_sends_three_statements_and_the_money_last(monkeypatch):
+    organization = funded_organization()
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+    create_generation(organization)  # which reads the models and the rates
 
-        again = model(**values) if model is UpstreamJob else model(pk=key, **values)
-        statements.insert(again)
+    with CaptureQueriesContext(connection) as queries:
+        create_generation(organization)
 
-        stored = model.objects.get(pk=again.pk)
-        assert {name: getattr(stored, name) for name in columns} == values
-        assert not again._state.adding
+    assert _shapes(queries) == [
+        "INSERT INTO generations_generation",
+        "INSERT INTO providers_upstreamjob",
+        "SELECT billing_reserve",
+    ]
 
 
-@pytest.mark.django_db(transaction=True)
-def test_a_column_that_changes_its_type_costs_nobody_an_answer():
-    with connection.cursor() as cursor:
-        cursor.execute("CREATE TABLE planned_test (name varchar(5)); INSERT INTO planned_test VALUES ('a')")
-    try:
-        for _ in range(2):
-            with statements.planned_once() as cursor:
-                cursor.execute("SELECT name FROM planned_test", [])
-                assert cursor.fetchone() == ("a",)
-            with connection.cursor() as cursor:
-                cursor.execute("ALTER TABLE planned_test ALTER name TYPE text")
-        with transaction.atomic(), statements.planned_once() as cursor:
-            cursor.execute("SELECT name, 1 FROM planned_test", [])
-            assert cursor.fetchone() == ("a", 1)
-    finally:
-        with connection.cursor() as cursor:
-            cursor.execute("DROP TABLE planned_test")
+def test_a_creation_within_a_cap_sends_three_statements_too(monkeypatch):
+    organization = funded_organization()
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+    create_generation(organization)
+    key = keys.issue(organization=organization, name="k", mode="live", monthly_credit_cap=100).key
+    values = {"api_key_id": key.pk, "allowance": Allowance(api_key_id=key.pk, monthly_cap=100)}
+
+    with CaptureQueriesContext(connection) as queries:
+        spec = JobSpec(model="mini", prompt="waves", duration=4, resolution="480p")
+        lifecycle.create(organization_id=organization.pk, is_test=False, spec=spec, **values)
+
+    assert _shapes(queries) == [
+        "INSERT INTO generations_generation",
+        "INSERT INTO providers_upstreamjob",
+        "SELECT billing_reserve_within",
+    ]
+
+
+@pytest.mark.parametrize(("key", "count"), [(None, 4), ("once", 9)])
+def test_a_request_to_create_or_to_read_sends_few_statements(monkeypatch, key, count):
+    caller = Caller(funded_organization())
+    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
+    caller.create(minimal())  # which reads the models and the rates, and notes the key's use
+    headers = {"idempotency_key": key} if key else {}
+
+    with CaptureQueriesContext(connection) as queries:
+        created = caller.create(minimal(), **headers)
+    assert created.status_code == 201
+    assert _count(queries) == count
+
+    with CaptureQueriesContext(connection) as queries:
+        assert caller.get(created.headers["Location"]).status_code == 200
+    assert _count(queries) == 2  # the key, and the task with its files
+
+
+def _count(queries: CaptureQueriesContext) -> int:
+    return sum(not query["sql"].startswith(("SAVEPOINT", "RELEASE")) for query in queries)
+
+
+def test_a_completion_captures_in_one_statement(generation):
+    with CaptureQueriesContext(connection) as queries:
+        lifecycle.complete(public_id=generation.pk, assets=[])
+
+    assert _shapes(queries) == [
+        "SELECT generations_generation",
+        "UPDATE generations_generation",
+        "SELECT billing_close",
+        "SELECT webhooks_delivery",
+        "INSERT INTO webhooks_delivery",
+    ]
+
+
+def test_a_failure_releases_in_one_statement(generation):
+    with CaptureQueriesContext(connection) as queries:
+        lifecycle.fail(public_id=generation.pk, code=Generation.ErrorCode.GENERATION_FAILED)
+
+    assert _shapes(queries) == [
+        "SELECT generations_generation",
+        "UPDATE generations_generation",
+        "SELECT billing_close",
+        "SELECT webhooks_delivery",
+        "INSERT INTO webhooks_delivery",
+    ]

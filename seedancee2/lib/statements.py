@@ -48,10 +48,12 @@ class _PlannedOnce(psycopg.Cursor[Any]):
         try:
             return super().execute(query, params, prepare=True, binary=True)
         except FeatureNotSupported:
-            # A migration has changed the type of a column that a plan of this connection answers with.
+            # A migration has changed the type of a column that a plan of this connection answers with: it plans each
+            # time from now on, until the pool replaces it.
+            self.connection.prepare_threshold = None
             if self.connection.info.transaction_status != TransactionStatus.IDLE:
                 raise
-            return super().execute(query, params, prepare=False, binary=True)
+            return super().execute(query, params, prepare=True, binary=True)
 
     def _convert_query(self, *arguments: Any) -> Any:
         self._query = super()._convert_query(*arguments)  # where Django's log of queries looks for it
