@@ -310,6 +310,7 @@ MFA_FORMS = {
 MFA_SUPPORTED_TYPES = ["totp", "webauthn", "recovery_codes"]
 MFA_PASSKEY_LOGIN_ENABLED = True
 MFA_TOTP_ISSUER = "Seedancee2"
+MFA_TOTP_TOLERANCE = 1  # half a minute: for clocks that differ, and for whoever types slowly (RFC 6238, 5.2)
 MFA_ALLOW_UNVERIFIED_EMAIL = LOCAL_MODE  # locally no mail is read
 MFA_WEBAUTHN_ALLOW_INSECURE_ORIGIN = LOCAL_MODE  # http://localhost
 # Whether the staff must have a second factor to enter the admin.

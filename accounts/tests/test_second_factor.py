@@ -1,8 +1,11 @@
 """Who must have a second factor: members of organizations that demand one, and our staff."""
 
+import datetime as dt
 import re
+import time
 
 import pytest
+import time_machine
 from allauth.account.models import EmailAddress
 from allauth.mfa.models import Authenticator
 from allauth.mfa.recovery_codes.internal.auth import RecoveryCodes
@@ -11,7 +14,6 @@ from allauth.mfa.totp.internal.auth import (
     format_hotp_value,
     generate_totp_secret,
     hotp_value,
-    yield_hotp_counters_from_time,
 )
 from django.conf import LazySettings
 from django.core import mail
@@ -32,7 +34,7 @@ def strict() -> Organization:
 
 
 def code_of(secret: str) -> str:
-    return format_hotp_value(hotp_value(secret, next(yield_hotp_counters_from_time())))
+    return format_hotp_value(hotp_value(secret, int(time.time()) // 30))
 
 
 def signed_in(user: User) -> Client:
@@ -185,6 +187,22 @@ def test_the_sixth_wrong_code_is_refused_whatever_the_session() -> None:
     reply = client.post("/accounts/2fa/authenticate/", {"code": code_of(secret)})
     assert "Too many failed attempts" in reply.content.decode()
     assert "_auth_user_id" not in client.session
+
+
+@pytest.mark.parametrize(("seconds", "is_taken"), [(0, True), (30, True), (60, False), (-30, True), (-60, False)])
+def test_a_code_is_taken_half_a_minute_early_or_late(seconds: int, is_taken: bool) -> None:
+    user = UserFactory.create()
+    secret = generate_totp_secret()
+    TOTP.activate(user, secret)
+    client = Client()
+    client.post(LOGIN, {"login": user.email, "password": PASSWORD})
+    now = dt.datetime.now(dt.UTC).replace(second=0, microsecond=0)
+    with time_machine.travel(now, tick=False):
+        code = code_of(secret)
+    with time_machine.travel(now + dt.timedelta(seconds=seconds), tick=False):
+        client.post("/accounts/2fa/authenticate/", {"code": code})
+
+    assert ("_auth_user_id" in client.session) == is_taken
 
 
 def test_in_production_the_address_is_confirmed_before_a_second_factor(settings: LazySettings) -> None:
