@@ -8,8 +8,10 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, Self
+
+from providers.emulators.quiet import QuietServer
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Receiver:
         self._answers: dict[str, list[Answer]] = {}
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        self._server = _Server(("127.0.0.1", 0), _handler_for(self))
+        self._server = QuietServer(("127.0.0.1", 0), _handler_for(self))
         self._scheme = "http"
         if tls is not None:
             self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
@@ -100,21 +102,6 @@ class Receiver:
     def _pause(self, seconds: float) -> None:
         if self._closing.wait(seconds):
             raise ConnectionAbortedError
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 256
-
-    def shutdown(self) -> None:
-        """Stop at once: the loop looks up only between polls, unless its socket wakes it."""
-        with contextlib.suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)
-        super().shutdown()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Stay quiet: that clients go away is what many tests are about."""
 
 
 def _handler_for(receiver: Receiver) -> type[BaseHTTPRequestHandler]:

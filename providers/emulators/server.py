@@ -10,15 +10,15 @@ import contextlib
 import dataclasses
 import json
 import re
-import socket
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from typing import Any, ClassVar
 from urllib.parse import parse_qs, urlsplit
 
 from providers.emulators import callbacks, files
+from providers.emulators.quiet import QuietServer
 
 MAX_BODY_BYTES = 64 * 1024 * 1024
 HANG_SECONDS = 600.0
@@ -147,7 +147,7 @@ class Emulator(abc.ABC):
     @contextlib.contextmanager
     def serving(self, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
         """Serve in the background and yield the base URL; stops, and refuses connections, at the end."""
-        server = _Server((host, port), _handler_for(self))
+        server = QuietServer((host, port), _handler_for(self))
         self.origin = f"http://{host}:{server.server_address[1]}"
         thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
         thread.start()
@@ -168,21 +168,6 @@ def video_response(
         prompt=prompt, duration=duration, resolution=resolution, ratio=ratio, has_audio=has_audio, has_mark=has_mark
     )
     return Response(200, body, {"Content-Type": "video/mp4"})
-
-
-class _Server(ThreadingHTTPServer):
-    daemon_threads = True
-    block_on_close = False
-    request_queue_size = 512
-
-    def shutdown(self) -> None:
-        """Stop at once: the loop looks up only between polls, unless its socket wakes it."""
-        with contextlib.suppress(OSError):
-            self.socket.shutdown(socket.SHUT_RDWR)
-        super().shutdown()
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Stay quiet: that clients go away is what many tests are about."""
 
 
 def _handler_for(emulator: Emulator) -> type[BaseHTTPRequestHandler]:
