@@ -1,6 +1,7 @@
 """What every test shares: transactional tests leave the database as the migrations made it."""
 
 import gc
+from types import SimpleNamespace
 
 import pytest
 from _pytest.nodeid import coerce_node_id
@@ -63,6 +64,14 @@ def _forget_what_was_read() -> None:
 
     catalog._by_name.cache_clear()
     rates._by_model.cache_clear()
+
+
+@pytest.fixture
+def same_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no second end while statements are counted: models and rates would be read again in the middle."""
+    still = SimpleNamespace(monotonic=lambda: 1000.0)
+    monkeypatch.setattr("generations.catalog.time", still)
+    monkeypatch.setattr("billing.rates.time", still)
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -476,7 +476,7 @@ def test_a_failed_task_says_why_and_what_came_back(person):
     assert "20 credits were given back" in part
 
 
-def test_the_page_costs_few_queries(person, django_assert_max_num_queries):
+def test_the_page_costs_few_queries(person, same_second, django_assert_max_num_queries):
     person.send(PAGE, form())
     task = Generation.objects.get()
     owner = Person(person.organization)

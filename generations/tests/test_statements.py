@@ -1,7 +1,6 @@
 """How many statements a transition sends: each costs a round trip, some of them while the account is locked."""
 
 import re
-import time
 
 import pytest
 from django.db import connection
@@ -34,9 +33,8 @@ def generation() -> Generation:
     return create_generation(funded_organization(), callback_url="https://example.com/")
 
 
-def test_a_creation_sends_three_statements_and_the_money_last(monkeypatch):
+def test_a_creation_sends_three_statements_and_the_money_last(same_second):
     organization = funded_organization()
-    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
     create_generation(organization)  # which reads the models and the rates
 
     with CaptureQueriesContext(connection) as queries:
@@ -49,9 +47,8 @@ def test_a_creation_sends_three_statements_and_the_money_last(monkeypatch):
     ]
 
 
-def test_a_creation_within_a_cap_sends_three_statements_too(monkeypatch):
+def test_a_creation_within_a_cap_sends_three_statements_too(same_second):
     organization = funded_organization()
-    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
     create_generation(organization)
     key = keys.issue(organization=organization, name="k", mode="live", monthly_credit_cap=100).key
     values = {"api_key_id": key.pk, "allowance": Allowance(api_key_id=key.pk, monthly_cap=100)}
@@ -68,9 +65,8 @@ def test_a_creation_within_a_cap_sends_three_statements_too(monkeypatch):
 
 
 @pytest.mark.parametrize(("key", "count"), [(None, 4), ("once", 9)])
-def test_a_request_to_create_or_to_read_sends_few_statements(monkeypatch, key, count):
+def test_a_request_to_create_or_to_read_sends_few_statements(same_second, key, count):
     caller = Caller(funded_organization())
-    monkeypatch.setattr(time, "monotonic", lambda: 1000.0)
     caller.create(minimal())  # which reads the models and the rates, and notes the key's use
     headers = {"idempotency_key": key} if key else {}
 
