@@ -7,7 +7,7 @@ from rest_framework.authentication import BaseAuthentication
 from rest_framework.permissions import BasePermission
 from rest_framework.request import Request
 
-from accounts import audit, keys
+from accounts import audit, clients
 from seedancee2.api.errors import InvalidApiKey, PermissionDenied
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 class ApiKeyAuthentication(BaseAuthentication):
     """Reads `Authorization: Bearer` or `x-api-key` and makes the key's client the request's user."""
 
-    def authenticate(self, request: Request) -> tuple[keys.Client, None]:
+    def authenticate(self, request: Request) -> tuple[clients.Client, None]:
         """Return the client of the key that was sent.
 
         Raises:
@@ -29,7 +29,7 @@ class ApiKeyAuthentication(BaseAuthentication):
         sent = [value for value in (bearer, plain) if value is not None]
         if not sent or not hmac.compare_digest(sent[0].encode(), sent[-1].encode()):
             raise InvalidApiKey
-        return keys.authenticate(sent[0], find_address=lambda: audit.client_address(request._request)), None
+        return clients.authenticate(sent[0], find_address=lambda: audit.client_address(request._request)), None
 
     def authenticate_header(self, request: Request) -> str:
         """Name the scheme for `WWW-Authenticate`."""
@@ -47,7 +47,7 @@ class KeyHasScope(BasePermission):
             PermissionDenied: the key lacks the scope.
         """
         client: object = request.user
-        if not isinstance(client, keys.Client):
+        if not isinstance(client, clients.Client):
             raise InvalidApiKey
         action = getattr(view, "action", None)
         if action is None:  # a method that the path does not have, for which 405 comes next

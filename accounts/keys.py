@@ -1,70 +1,22 @@
-"""API keys: issued, imported, changed, rolled, revoked, and recognized at every request.
-
-A key reads `sk_seedancee2_live_` (or `…_test_`), 32 random base62 characters and 6 of checksum.
-Only its HMAC is stored.
-"""
+"""API keys: issued, imported, changed, rolled, revoked, and found by their secrets."""
 
 import datetime as dt
-import functools
-import hmac
-import re
-import secrets
-import string
-import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, NamedTuple, NoReturn, Unpack
+from typing import Any, NoReturn, Unpack
 
-import structlog
-from django.conf import settings
-from django.db import DatabaseError, IntegrityError, transaction
+from django.db import IntegrityError, transaction
 from django.db.models import Q
 
-from accounts import audit, networks, policies, terms
+from accounts import audit, key_secrets, policies, terms
 from accounts.models import ApiKey, Organization, User
 from accounts.terms import Terms
-from seedancee2.api.errors import InvalidApiKey, InvalidRequest, PermissionDenied
-from seedancee2.lib import clock, statements, vault
-
-log = structlog.get_logger(__name__)
-
-PREFIXES = {ApiKey.Mode.LIVE: "sk_seedancee2_live_", ApiKey.Mode.TEST: "sk_seedancee2_test_"}
-RANDOM_LENGTH = 32
-CHECKSUM_LENGTH = 6
-
-_ALPHABET = string.digits + string.ascii_uppercase + string.ascii_lowercase
-_OWN_FORMAT = re.compile(r"sk_seedancee2_(?:live|test)_[0-9A-Za-z]{38}")
-_ANY_FORMAT = re.compile(r"[\x21-\x7e]{16,200}")
-_USE_NOTED_EVERY = dt.timedelta(seconds=60)
-_RECENT_USES_AT_MOST = 10_000
+from seedancee2.api.errors import InvalidRequest
+from seedancee2.lib import clock
 
 # A key that nobody used for so long is pointed out, and so is one that ends so soon.
 STALE_AFTER = dt.timedelta(days=90)
 EXPIRES_SOON = dt.timedelta(days=14)
-
-_COLUMNS = (
-    "pk",
-    "digest",
-    "mode",
-    "expires_at",
-    "revoked_at",
-    "last_used_at",
-    "create_rate_limit",
-    "request_rate_limit",
-    "organization_id",
-    "organization__is_suspended",
-    "organization__create_rate_limit",
-    "organization__request_rate_limit",
-    "scopes",
-    "allowed_networks",
-    "allowed_models",
-    "monthly_credit_cap",
-    "origin_id",
-    "organization__callback_hosts",
-)
-
-# Keys whose use this process has noted (or has tried to) within the last minute, so that most requests write nothing.
-_recent_uses: dict[int, dt.datetime] = {}
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,53 +25,6 @@ class IssuedKey:
 
     key: ApiKey
     secret: str = field(repr=False)
-
-
-@dataclass(frozen=True, slots=True)
-class Client:
-    """Who sends a request under `/v1`: the key, its organization and the limits that hold for it.
-
-    `allowance_id` is the key that the monthly cap is counted for: the first of those that were rolled into this one.
-    """
-
-    is_authenticated: ClassVar[bool] = True
-
-    organization_id: int
-    api_key_id: int
-    is_test: bool
-    create_rate_limit: int | None
-    request_rate_limit: int | None
-    scopes: frozenset[str] = frozenset()
-    allowed_models: tuple[str, ...] = ()
-    monthly_credit_cap: int | None = None
-    allowance_id: int = 0
-    callback_hosts: tuple[str, ...] = ()
-
-
-class _Facts(NamedTuple):
-    """What a request needs of a key and its organization, in the order of _COLUMNS."""
-
-    key_id: int
-    digest: bytes
-    mode: str
-    expires_at: dt.datetime | None
-    revoked_at: dt.datetime | None
-    last_used_at: dt.datetime | None
-    create_rate_limit: int | None
-    request_rate_limit: int | None
-    organization_id: int
-    is_suspended: bool
-    organization_create_rate_limit: int | None
-    organization_request_rate_limit: int | None
-    scopes: list[str]
-    allowed_networks: list[str]
-    allowed_models: list[str]
-    monthly_credit_cap: int | None
-    origin_id: int | None
-    callback_hosts: list[str]
-
-
-_NOBODY = _Facts(0, bytes(32), "live", None, None, None, None, None, 0, False, None, None, [], [], [], None, None, [])
 
 
 def issue(
@@ -139,7 +44,7 @@ def issue(
     """
     if mode not in ApiKey.Mode.values:
         raise InvalidRequest("mode: must be live or test.")
-    secret = _new_secret(ApiKey.Mode(mode))
+    secret = key_secrets.make(ApiKey.Mode(mode))
     key = ApiKey(organization=organization, name=name, mode=mode, created_by=created_by, reference=reference, **values)
     with transaction.atomic():
         _store(key, secret, created_by)
@@ -155,11 +60,11 @@ def import_existing(
     Raises:
         InvalidRequest: the key has a wrong form or checksum or is known already, or a value beside it is not allowed.
     """
-    if _ANY_FORMAT.fullmatch(secret) is None:
+    if not key_secrets.has_form(secret):
         raise InvalidRequest("secret: must be 16 to 200 visible ASCII characters, without spaces.")
-    if _has_bad_checksum(secret):
+    if key_secrets.has_bad_checksum(secret):
         raise InvalidRequest("secret: has the form of a key of this service, but its checksum is wrong.")
-    mode = ApiKey.Mode.TEST if secret.startswith(PREFIXES[ApiKey.Mode.TEST]) else ApiKey.Mode.LIVE
+    mode = ApiKey.Mode.TEST if secret.startswith(key_secrets.PREFIXES[ApiKey.Mode.TEST]) else ApiKey.Mode.LIVE
     key = ApiKey(organization=organization, name=name, mode=mode, created_by=created_by, is_imported=True, **values)
     with transaction.atomic():
         _store(key, secret, created_by)
@@ -219,7 +124,7 @@ def roll(*, key: ApiKey, rolled_by: User | None, overlap: dt.timedelta) -> Issue
         if old.replaced_by_id is not None:
             raise InvalidRequest("This key was rolled already: roll the key that replaced it.")
         now = clock.now()
-        secret = _new_secret(ApiKey.Mode(old.mode))
+        secret = key_secrets.make(ApiKey.Mode(old.mode))
         new = ApiKey(
             organization=old.organization,
             name=old.name,
@@ -272,60 +177,16 @@ def revoke_all(*, keys: Iterable[ApiKey], revoked_by: User, reason: str = "") ->
     return len(lasting)
 
 
-def authenticate(secret: str, *, find_address: Callable[[], str | None] = lambda: None) -> Client:
-    """Tell whose key this is; one query, and no word on why a key is refused.
-
-    `find_address` is asked for the client's address only where the key's list or the note of its use needs it.
-
-    Raises:
-        InvalidApiKey: malformed, unknown, revoked or expired, or of a suspended organization.
-        PermissionDenied: a good key, from an address that its list does not have.
-    """
-    if _ANY_FORMAT.fullmatch(secret) is None or _has_bad_checksum(secret):
-        raise InvalidApiKey
-    digest = _digest(secret)
-    with statements.planned_once() as cursor:
-        cursor.execute(_question(), [digest])
-        row = cursor.fetchone()
-    # An unknown key goes the same way with a row that nobody's digest matches, so that the time tells nothing.
-    facts = _Facts(*(row or _NOBODY))
-    now = clock.now()
-    is_known = hmac.compare_digest(bytes(facts.digest), digest)
-    is_expired = facts.expires_at is not None and facts.expires_at <= now
-    if not is_known or is_expired or facts.revoked_at is not None or facts.is_suspended:
-        raise InvalidApiKey
-    if facts.allowed_networks:
-        address = find_address()
-        if not networks.cover(tuple(facts.allowed_networks), address):
-            raise PermissionDenied(
-                f"This API key may not be used from {address or 'an unknown address'}. "
-                "Its list of addresses is kept in the console."
-            )
-    _note_use(facts.key_id, facts.last_used_at, now, find_address)
-    return Client(
-        organization_id=facts.organization_id,
-        api_key_id=facts.key_id,
-        is_test=facts.mode == ApiKey.Mode.TEST,
-        create_rate_limit=_first_set(facts.create_rate_limit, facts.organization_create_rate_limit),
-        request_rate_limit=_first_set(facts.request_rate_limit, facts.organization_request_rate_limit),
-        scopes=frozenset(facts.scopes),
-        allowed_models=tuple(facts.allowed_models),
-        monthly_credit_cap=facts.monthly_credit_cap,
-        allowance_id=facts.origin_id or facts.key_id,
-        callback_hosts=tuple(facts.callback_hosts),
-    )
-
-
 def find(*, secrets: Iterable[str]) -> dict[str, ApiKey]:
     """Return the keys that these texts are, whether they work or not; a text that is none is left out."""
-    digests = {_digest(text): text for text in secrets if _ANY_FORMAT.fullmatch(text)}
+    digests = {key_secrets.digest(text): text for text in secrets if key_secrets.has_form(text)}
     rows = ApiKey.objects.filter(digest__in=list(digests)).select_related("organization") if digests else ()
     return {digests[bytes(row.digest)]: row for row in rows}
 
 
 def _store(key: ApiKey, secret: str, actor: User | None) -> None:
     terms.check(key, actor)
-    key.digest, key.last_four = _digest(secret), secret[-4:]
+    key.digest, key.last_four = key_secrets.digest(secret), secret[-4:]
     try:
         with transaction.atomic():
             key.save(force_insert=True)
@@ -387,13 +248,6 @@ def _note(
     )
 
 
-@functools.cache
-def _question() -> str:
-    """Write the query for a key's facts once: measured, building it took a third of a request's CPU time."""
-    rows = ApiKey.objects.filter(digest=b"").order_by().values_list(*_COLUMNS)[:1]
-    return str(rows.query.sql_with_params()[0])
-
-
 def _refuse_known(error: IntegrityError, key: ApiKey) -> NoReturn:
     if ApiKey.objects.filter(digest=key.digest).exists():
         raise InvalidRequest("secret: this key is already known.") from None
@@ -403,56 +257,3 @@ def _refuse_known(error: IntegrityError, key: ApiKey) -> NoReturn:
             "If nobody copied it, revoke that key and issue another one."
         ) from None
     raise error
-
-
-def _first_set(*values: int | None) -> int | None:
-    return next((value for value in values if value is not None), None)
-
-
-def _note_use(
-    key_id: int, last_used_at: dt.datetime | None, now: dt.datetime, find_address: Callable[[], str | None]
-) -> None:
-    """Write time and address of use at most once a minute, without ever waiting for a lock or failing the request."""
-    is_fresh = last_used_at is not None and last_used_at > now - _USE_NOTED_EVERY
-    noted_at = _recent_uses.get(key_id)
-    if is_fresh or (noted_at is not None and noted_at > now - _USE_NOTED_EVERY):
-        return
-    if len(_recent_uses) >= _RECENT_USES_AT_MOST:
-        _recent_uses.clear()
-    _recent_uses[key_id] = now
-    is_due = Q(last_used_at__isnull=True) | Q(last_used_at__lte=now - _USE_NOTED_EVERY)
-    try:
-        with transaction.atomic():
-            free = ApiKey.objects.select_for_update(skip_locked=True, no_key=True).filter(is_due, pk=key_id)
-            ApiKey.objects.filter(pk__in=free.values("pk")).update(last_used_at=now, last_used_address=find_address())
-    except DatabaseError as error:
-        log.warning("api_key_use_not_noted", api_key_id=key_id, error=type(error).__name__)
-
-
-def _new_secret(mode: ApiKey.Mode) -> str:
-    head = PREFIXES[mode] + "".join(secrets.choice(_ALPHABET) for _ in range(RANDOM_LENGTH))
-    return head + _checksum(head)
-
-
-def _checksum(text: str) -> str:
-    value = zlib.crc32(text.encode())
-    characters = []
-    for _ in range(CHECKSUM_LENGTH):
-        value, remainder = divmod(value, len(_ALPHABET))
-        characters.append(_ALPHABET[remainder])
-    return "".join(reversed(characters))
-
-
-def _has_bad_checksum(secret: str) -> bool:
-    if _OWN_FORMAT.fullmatch(secret) is None:
-        return False
-    return _checksum(secret[:-CHECKSUM_LENGTH]) != secret[-CHECKSUM_LENGTH:]
-
-
-def _digest(secret: str) -> bytes:
-    return hmac.digest(_pepper(settings.API_KEY_PEPPER, settings.SECRET_KEY), secret.encode(), "sha256")
-
-
-@functools.lru_cache(maxsize=4)
-def _pepper(configured: str, _secret_key: str) -> bytes:
-    return configured.encode() or vault.derive("api key digest")

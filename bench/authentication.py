@@ -37,28 +37,24 @@ def _measure(count: int) -> tuple[list[int], list[int]]:
 
     django.setup()
     call_command("migrate", verbosity=0)
-    from accounts import keys
+    from accounts import clients, key_secrets, keys
     from accounts.models import ApiKey, Organization
     from seedancee2.api.errors import InvalidApiKey
 
     organization = Organization.objects.create(name="bench")
     real = [keys.issue(organization=organization, name=f"k{n}", mode="live").secret for n in range(200)]
 
-    def with_checksum(head: str) -> str:
-        return head + keys._checksum(head)
-
     def near() -> str:
-        secret = random.choice(real)[: -keys.CHECKSUM_LENGTH]
-        return with_checksum(secret[:-4] + "".join(random.choices(keys._ALPHABET, k=4)))
+        secret = random.choice(real)[: -key_secrets.CHECKSUM_LENGTH]
+        return key_secrets.with_checksum(secret[:-4] + "".join(random.choices(key_secrets.ALPHABET, k=4)))
 
     def far() -> str:
-        prefix = keys.PREFIXES[ApiKey.Mode.LIVE]
-        return with_checksum(prefix + "".join(random.choices(keys._ALPHABET, k=keys.RANDOM_LENGTH)))
+        return key_secrets.make(ApiKey.Mode.LIVE)
 
     def refusal_time(secret: str) -> int:
         started = time.perf_counter_ns()
         try:
-            keys.authenticate(secret)
+            clients.authenticate(secret)
         except InvalidApiKey:
             return time.perf_counter_ns() - started
         raise AssertionError("A wrong key was accepted.")

@@ -30,7 +30,7 @@ def main() -> None:
 
 def measure() -> None:
     """Measure on the history that is there."""
-    from accounts.keys import Client
+    from accounts.clients import Client
     from generations import queries, reconciliation, runner
     from generations.models import Generation
     from providers import claims, late

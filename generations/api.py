@@ -8,7 +8,7 @@ from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schem
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.keys import Client
+from accounts.clients import Client
 from accounts.models import ApiKey
 from billing.allowances import Allowance
 from generations import (

@@ -6,7 +6,7 @@ import datetime as dt
 from django.db import connection
 from django.db.models import Q, QuerySet
 
-from accounts.keys import Client
+from accounts.clients import Client
 from generations.models import Generation, ModelAlias, OutputAsset
 from seedancee2.api import cursors
 from seedancee2.api.errors import TaskNotFound

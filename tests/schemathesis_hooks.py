@@ -15,7 +15,7 @@ from schemathesis.openapi.checks import RejectedPositiveData
 
 django.setup()
 
-from accounts.keys import Client  # noqa: E402 (Django must know its apps first)
+from accounts.clients import Client  # noqa: E402 (Django must know its apps first)
 from generations import idempotency, queries, requests  # noqa: E402
 from generations.models import Generation  # noqa: E402
 from seedancee2.api import cursors, errors, parsing  # noqa: E402

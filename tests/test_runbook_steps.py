@@ -11,7 +11,7 @@ from django.db import connection
 from django.test import Client
 from django.urls import reverse
 
-from accounts import keys
+from accounts import clients
 from accounts.models import AuditEntry
 from accounts.tests.factories import UserFactory, issue_key
 from billing import ledger
@@ -168,8 +168,8 @@ def test_a_key_leaked():
     assert "last used" in support.open(group.results[0].url).lower()
     support.send(group.results[0].url.replace("change", "revoke"), confirm=secret[-4:])
     with pytest.raises(PublicError):
-        keys.authenticate(secret)
-    assert keys.authenticate(other)
+        clients.authenticate(secret)
+    assert clients.authenticate(other)
     support.open(on("accounts_organization", "issue_key", organization))
     page = support.open("/admin/generations/generation/", organization__id__exact=organization.pk)
     assert task.pk in page

@@ -8,7 +8,7 @@ from drf_spectacular.utils import OpenApiExample, OpenApiParameter, extend_schem
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from accounts.keys import Client
+from accounts.clients import Client
 from accounts.models import ApiKey, Organization
 from seedancee2.api import cursors, errors, naming, responses
 from seedancee2.api.query import Query

@@ -9,7 +9,7 @@ from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission
 from django.test import Client
 
-from accounts import keys
+from accounts import clients, keys
 from accounts.models import ApiKey, AuditEntry, Membership, Organization, User
 from accounts.tests.factories import MembershipFactory, OrganizationFactory, UserFactory, issue_key
 from seedancee2.api.errors import InvalidApiKey
@@ -112,7 +112,7 @@ def test_a_key_is_issued_and_its_secret_shown_once(client: Client, staff: User, 
     reply = client.post(page, asked | {"reason": WHY})
     [secret] = set(SECRET.findall(reply.content.decode()))
     assert "no-store" in reply["Cache-Control"]
-    assert keys.authenticate(secret).organization_id == organization.pk
+    assert clients.authenticate(secret).organization_id == organization.pk
     key = ApiKey.objects.get()
     assert key.created_by == staff
     change = client.get(address("apikey", key, "change")).content.decode()
@@ -147,14 +147,14 @@ def test_an_organization_is_suspended_and_reinstated(client: Client, organizatio
     suspend, reinstate = (address("organization", organization, page) for page in ("suspend", "reinstate"))
     assert "keys that work: 1; open tasks: 0" in client.get(suspend).content.decode()
     assert client.post(suspend).status_code == 200
-    assert keys.authenticate(secret)
+    assert clients.authenticate(secret)
     assert client.get(reinstate).status_code == 403
     assert client.post(suspend, {"reason": WHY}).status_code == 302
     with pytest.raises(InvalidApiKey):
-        keys.authenticate(secret)
+        clients.authenticate(secret)
     assert client.post(suspend, {"reason": WHY}).status_code == 403
     assert client.post(reinstate, {"reason": "paid"}).status_code == 302
-    assert keys.authenticate(secret)
+    assert clients.authenticate(secret)
     assert LogEntry.objects.count() == 2
     assert list(AuditEntry.objects.order_by("pk").values_list("action", "reason"))[-2:] == [
         ("organization.suspended", WHY),

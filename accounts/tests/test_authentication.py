@@ -5,7 +5,7 @@ from rest_framework.request import Request
 from rest_framework.test import APIRequestFactory
 
 from accounts.authentication import ApiKeyAuthentication
-from accounts.keys import Client
+from accounts.clients import Client
 from accounts.tests.factories import OrganizationFactory, UserFactory, issue_key
 from seedancee2.api.errors import InvalidApiKey
 

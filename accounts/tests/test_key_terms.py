@@ -10,7 +10,7 @@ import time_machine
 from django.db import connections
 from django.test import RequestFactory
 
-from accounts import audit, keys
+from accounts import audit, clients, keys
 from accounts.models import ApiKey, AuditEntry, Organization, User
 from accounts.tests.factories import OrganizationFactory, UserFactory, issue_key
 from accounts.tests.locks import takes_first
@@ -35,7 +35,7 @@ def entries() -> list[tuple[str, str]]:
 
 
 def test_a_key_may_everything_unless_it_is_told_otherwise(organization):
-    client = keys.authenticate(issue_key(organization))
+    client = clients.authenticate(issue_key(organization))
     assert client.scopes == {"generate", "read", "usage", "webhooks"}
     assert (client.allowed_models, client.monthly_credit_cap, client.callback_hosts) == ((), None, ())
     assert client.allowance_id == client.api_key_id
@@ -45,7 +45,7 @@ def test_a_client_carries_what_its_key_was_told(organization):
     organization.callback_hosts = ["hooks.example.com"]
     organization.save()
     secret = issue_key(organization, scopes=["usage", "read"], allowed_models=["mini"], monthly_credit_cap=7)
-    client = keys.authenticate(secret)
+    client = clients.authenticate(secret)
     assert (client.scopes, client.allowed_models, client.monthly_credit_cap) == ({"read", "usage"}, ("mini",), 7)
     assert client.callback_hosts == ("hooks.example.com",)
     assert ApiKey.objects.get().scopes == ["read", "usage"]
@@ -53,16 +53,16 @@ def test_a_client_carries_what_its_key_was_told(organization):
 
 def test_a_key_with_every_term_costs_one_query_too(organization, django_assert_num_queries):
     secret = issue_key(organization, scopes=["read"], allowed_networks=["127.0.0.0/8"], monthly_credit_cap=7)
-    keys.authenticate(secret, find_address=lambda: "127.0.0.1")
+    clients.authenticate(secret, find_address=lambda: "127.0.0.1")
     with django_assert_num_queries(1):
-        keys.authenticate(secret, find_address=lambda: "127.0.0.1")
+        clients.authenticate(secret, find_address=lambda: "127.0.0.1")
 
 
 def test_the_address_is_asked_for_only_where_it_is_needed(organization):
     asked = []
     secret = issue_key(organization)
-    keys.authenticate(secret, find_address=lambda: asked.append(1) or "203.0.113.7")
-    keys.authenticate(secret, find_address=lambda: asked.append(2))
+    clients.authenticate(secret, find_address=lambda: asked.append(1) or "203.0.113.7")
+    clients.authenticate(secret, find_address=lambda: asked.append(2))
     assert asked == [1]
     assert ApiKey.objects.get().last_used_address == "203.0.113.7"
 
@@ -70,7 +70,7 @@ def test_the_address_is_asked_for_only_where_it_is_needed(organization):
 def test_without_a_known_address_a_list_lets_nobody_in(organization):
     secret = issue_key(organization, allowed_networks=["127.0.0.0/8"])
     with pytest.raises(PermissionDenied, match="an unknown address"):
-        keys.authenticate(secret)
+        clients.authenticate(secret)
 
 
 def test_a_request_past_the_trusted_proxies_has_no_address(settings):
@@ -225,11 +225,11 @@ def test_a_rolled_key_is_as_the_old_one_and_lives_as_long(organization, person):
         assert getattr(new.key, name) == getattr(old.key, name), name
     with time_machine.travel(NOON + 17 * DAY - dt.timedelta(milliseconds=1), tick=False):
         for issued in (old, new):
-            assert keys.authenticate(issued.secret, find_address=lambda: "203.0.113.7")
+            assert clients.authenticate(issued.secret, find_address=lambda: "203.0.113.7")
     with time_machine.travel(NOON + 17 * DAY, tick=False):
         with pytest.raises(InvalidApiKey):
-            keys.authenticate(old.secret)
-        assert keys.authenticate(new.secret, find_address=lambda: "203.0.113.7")
+            clients.authenticate(old.secret)
+        assert clients.authenticate(new.secret, find_address=lambda: "203.0.113.7")
 
 
 def test_an_overlap_never_prolongs_the_old_key(organization, person):
@@ -246,8 +246,8 @@ def test_without_an_overlap_the_old_key_ends_at_once(organization, person):
     old.key.refresh_from_db()
     assert (old.key.state, old.key.revoked_by) == ("revoked", person)
     with pytest.raises(InvalidApiKey):
-        keys.authenticate(old.secret)
-    assert keys.authenticate(new.secret)
+        clients.authenticate(old.secret)
+    assert clients.authenticate(new.secret)
 
 
 def test_a_key_that_does_not_work_is_neither_rolled_nor_changed(organization, person):

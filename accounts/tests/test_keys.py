@@ -12,7 +12,7 @@ from django.db import DatabaseError, connection, transaction
 from django.test.utils import CaptureQueriesContext
 from pytest_django import DjangoAssertNumQueries
 
-from accounts import keys, organizations
+from accounts import clients, key_secrets, keys, organizations
 from accounts.models import ApiKey, Organization
 from accounts.tests.factories import OrganizationFactory, UserFactory, issue_key
 from seedancee2.api.errors import InvalidApiKey, InvalidRequest
@@ -29,7 +29,7 @@ def organization() -> Organization:
 
 
 def key_of(secret: str) -> ApiKey:
-    return ApiKey.objects.get(pk=keys.authenticate(secret).api_key_id)
+    return ApiKey.objects.get(pk=clients.authenticate(secret).api_key_id)
 
 
 def base62(number: int) -> str:
@@ -62,9 +62,9 @@ def test_the_secret_is_neither_stored_nor_told_by_reprs(organization: Organizati
 
 
 def test_random_characters_use_the_whole_alphabet_evenly(organization: Organization) -> None:
-    bodies = [keys._new_secret(ApiKey.Mode.LIVE)[19:51] for _ in range(2000)]
+    bodies = [key_secrets.make(ApiKey.Mode.LIVE)[19:51] for _ in range(2000)]
     assert len(set(bodies)) == 2000
-    counts = dict.fromkeys(keys._ALPHABET, 0)
+    counts = dict.fromkeys(key_secrets.ALPHABET, 0)
     for character in "".join(bodies):
         counts[character] += 1
     expected = 2000 * 32 / 62
@@ -75,7 +75,7 @@ def test_random_characters_use_the_whole_alphabet_evenly(organization: Organizat
 def test_a_client_knows_what_its_key_may(organization: Organization) -> None:
     organization.create_rate_limit, organization.request_rate_limit = 10, 20
     organization.save()
-    client = keys.authenticate(issue_key(organization, "test", create_rate_limit=3))
+    client = clients.authenticate(issue_key(organization, "test", create_rate_limit=3))
     assert client.organization_id == organization.pk
     assert client.is_test
     assert client.is_authenticated
@@ -86,14 +86,14 @@ def test_a_request_costs_one_query(
     organization: Organization, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
     secret = issue_key(organization)
-    keys.authenticate(secret)
+    clients.authenticate(secret)
     with django_assert_num_queries(1):
-        keys.authenticate(secret)
+        clients.authenticate(secret)
 
 
 def test_an_unknown_key_costs_one_query_too(django_assert_num_queries: DjangoAssertNumQueries) -> None:
     with django_assert_num_queries(1), pytest.raises(InvalidApiKey):
-        keys.authenticate(keys._new_secret(ApiKey.Mode.LIVE))
+        clients.authenticate(key_secrets.make(ApiKey.Mode.LIVE))
 
 
 @pytest.mark.parametrize(
@@ -114,12 +114,12 @@ def test_a_malformed_key_costs_no_query(
 ) -> None:
     secret = change(issue_key(organization))
     with django_assert_num_queries(0), pytest.raises(InvalidApiKey):
-        keys.authenticate(secret)
+        clients.authenticate(secret)
 
 
 def test_revoked_expired_suspended_and_unknown_keys_get_the_same_answer(organization: Organization) -> None:
     staff = UserFactory.create()
-    refused = [keys._new_secret(ApiKey.Mode.LIVE)]
+    refused = [key_secrets.make(ApiKey.Mode.LIVE)]
     revoked = issue_key(organization)
     keys.revoke(key=key_of(revoked), revoked_by=staff)
     refused.append(revoked)
@@ -139,12 +139,12 @@ def test_revoked_expired_suspended_and_unknown_keys_get_the_same_answer(organiza
                 ) as queries,
                 pytest.raises(InvalidApiKey) as caught,
             ):
-                keys.authenticate(secret)
+                clients.authenticate(secret)
             answers.append((str(caught.value), caught.value.headers, len(queries)))
     assert answers == [("API key is missing, invalid, or disabled.", {"WWW-Authenticate": "Bearer"}, 1)] * 4
 
     organizations.reinstate(organization=suspended, actor=staff)
-    assert keys.authenticate(of_suspended)
+    assert clients.authenticate(of_suspended)
 
 
 def test_revoking_is_at_once_idempotent_and_final(organization: Organization) -> None:
@@ -155,7 +155,7 @@ def test_revoking_is_at_once_idempotent_and_final(organization: Organization) ->
     twice = keys.revoke(key=key, revoked_by=second)
     assert (twice.revoked_at, twice.revoked_by) == (once.revoked_at, first)
     with pytest.raises(InvalidApiKey):
-        keys.authenticate(secret)
+        clients.authenticate(secret)
     with pytest.raises(DatabaseError, match="stays_revoked"), transaction.atomic():
         ApiKey.objects.filter(pk=key.pk).update(revoked_at=None)
     ApiKey.objects.filter(pk=key.pk).update(name="a name may still change")
@@ -166,9 +166,9 @@ def test_an_expiry_is_kept_to_the_moment(organization: Organization) -> None:
     with time_machine.travel(now, tick=False):
         secret = issue_key(organization, expires_at=now + dt.timedelta(seconds=10))
     with time_machine.travel(now + dt.timedelta(seconds=9.999), tick=False):
-        assert keys.authenticate(secret)
+        assert clients.authenticate(secret)
     with time_machine.travel(now + dt.timedelta(seconds=10), tick=False), pytest.raises(InvalidApiKey):
-        keys.authenticate(secret)
+        clients.authenticate(secret)
 
 
 @pytest.mark.parametrize(
@@ -190,10 +190,10 @@ def test_a_key_that_makes_no_sense_is_not_issued(organization: Organization, val
 
 def test_a_key_that_a_customer_already_has_works_once_imported(organization: Organization) -> None:
     with pytest.raises(InvalidApiKey):
-        keys.authenticate(FOREIGN)
+        clients.authenticate(FOREIGN)
     key = keys.import_existing(organization=organization, name="old", secret=FOREIGN)
     assert (key.mode, key.is_imported, key.masked) == ("live", True, "…stem")
-    assert keys.authenticate(FOREIGN).api_key_id == key.pk
+    assert clients.authenticate(FOREIGN).api_key_id == key.pk
 
 
 def test_an_imported_key_with_our_test_prefix_is_a_test_key(organization: Organization) -> None:
@@ -202,9 +202,9 @@ def test_an_imported_key_with_our_test_prefix_is_a_test_key(organization: Organi
 
 
 def test_a_key_of_our_form_moves_from_one_installation_to_another(organization: Organization) -> None:
-    secret = keys._new_secret(ApiKey.Mode.TEST)
+    secret = key_secrets.make(ApiKey.Mode.TEST)
     assert keys.import_existing(organization=organization, name="moved", secret=secret).is_test
-    assert keys.authenticate(secret).is_test
+    assert clients.authenticate(secret).is_test
 
 
 def test_no_key_is_imported_twice_nor_into_another_organization(organization: Organization) -> None:
@@ -243,14 +243,14 @@ def test_use_is_noted_once_a_minute_and_costs_other_requests_nothing(
         assert key_of(secret).last_used_at == start
         traveller.move_to(start + dt.timedelta(seconds=59))
         with django_assert_num_queries(1):
-            keys.authenticate(secret)
+            clients.authenticate(secret)
         traveller.move_to(start + dt.timedelta(seconds=60))
         assert key_of(secret).last_used_at == start + dt.timedelta(seconds=60)
         # Another process has noted the use already: this one sees it in the row and writes nothing.
-        keys._recent_uses.clear()
+        clients._recent_uses.clear()
         traveller.move_to(start + dt.timedelta(seconds=100))
         with django_assert_num_queries(1):
-            keys.authenticate(secret)
+            clients.authenticate(secret)
 
 
 def test_a_note_of_use_that_fails_breaks_no_request(
@@ -261,7 +261,7 @@ def test_a_note_of_use_that_fails_breaks_no_request(
 
     secret = issue_key(organization)
     monkeypatch.setattr(ApiKey.objects, "select_for_update", fail)
-    assert keys.authenticate(secret)
+    assert clients.authenticate(secret)
     assert ApiKey.objects.get().last_used_at is None
 
 
@@ -269,5 +269,5 @@ def test_another_pepper_makes_every_key_unknown(organization: Organization, sett
     secret = issue_key(organization)
     settings.API_KEY_PEPPER = "another"
     with pytest.raises(InvalidApiKey):
-        keys.authenticate(secret)
-    assert keys.authenticate(issue_key(organization))
+        clients.authenticate(secret)
+    assert clients.authenticate(issue_key(organization))

@@ -6,7 +6,7 @@ import pytest
 import time_machine
 from django.db import connection, transaction
 
-from accounts.keys import Client
+from accounts.clients import Client
 from billing import ledger
 from generations import idempotency
 from generations.models import Generation, IdempotencyRecord

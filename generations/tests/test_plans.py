@@ -10,7 +10,7 @@ import pytest
 from django.db import connection, transaction
 from django.db.backends.postgresql.psycopg_any import mogrify
 
-from accounts.keys import Client
+from accounts.clients import Client
 from bench import history
 from billing import ledger
 from generations import deletion, idempotency, queries, reconciliation, retention, runner, search, usage, usage_hours

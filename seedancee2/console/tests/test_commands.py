@@ -9,7 +9,7 @@ import pytest
 from django.core.management import CommandError, call_command
 from django.db import connection
 
-from accounts import keys
+from accounts import clients
 from accounts.models import ApiKey, Organization
 from accounts.tests.factories import OrganizationFactory
 from billing import ledger
@@ -30,7 +30,7 @@ def test_issue_key_makes_the_organization_and_ends_with_the_key_alone():
 
     lines = _run("issue_key", "Acme", "--name", "backend", "--credits", "500", "--rate", "30")
 
-    client = keys.authenticate(lines[-1])
+    client = clients.authenticate(lines[-1])
     organization = Organization.objects.get(name="Acme")
     assert (client.organization_id, client.is_test, client.create_rate_limit) == (organization.pk, False, 30)
     assert ledger.balance(organization_id=organization.pk) == (500, 0)
@@ -45,7 +45,10 @@ def test_issue_key_again_adds_credits_and_a_second_key():
     assert (first["credits"], second["credits"]) == (500, 520)
     assert first["signing_secret"] == second["signing_secret"]
     assert first["signing_secret"].startswith("whsec_")
-    assert keys.authenticate(first["api_key"]).organization_id == keys.authenticate(second["api_key"]).organization_id
+    assert (
+        clients.authenticate(first["api_key"]).organization_id
+        == clients.authenticate(second["api_key"]).organization_id
+    )
     assert sorted(first) == ["api_key", "credits", "organization", "signing_secret"]
 
 
@@ -53,7 +56,7 @@ def test_issue_key_makes_test_keys():
     (*_, secret) = _run("issue_key", "Acme", "--test")
 
     assert secret.startswith("sk_seedancee2_test_")
-    assert keys.authenticate(secret).is_test
+    assert clients.authenticate(secret).is_test
 
 
 @pytest.mark.parametrize(
@@ -79,7 +82,7 @@ def test_import_key_reads_standard_input(monkeypatch):
 
     lines = _run("import_key", "Acme")
 
-    assert keys.authenticate(secret).organization_id == Organization.objects.get(name="Acme").pk
+    assert clients.authenticate(secret).organization_id == Organization.objects.get(name="Acme").pk
     assert secret not in "".join(lines)
 
 

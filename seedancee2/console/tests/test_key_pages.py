@@ -7,7 +7,7 @@ import pytest
 from django.test import Client
 from pytest_django import DjangoAssertNumQueries
 
-from accounts import keys, roles
+from accounts import clients, keys, roles
 from accounts.models import ApiKey, AuditEntry, Membership, Organization, User
 from accounts.tests.factories import MembershipFactory, OrganizationFactory, UserFactory, issue_key
 from billing.models import KeyAllowance
@@ -99,7 +99,7 @@ def test_the_secret_is_shown_once_and_works(organization: Organization) -> None:
     reply = client.post(PAGE, {"name": "render farm", "mode": "test", "expires_on": last_day.isoformat(), **ALL})
     [secret] = set(SECRET.findall(reply.content.decode()))
     assert "no-store" in reply["Cache-Control"]
-    assert keys.authenticate(secret).is_test
+    assert clients.authenticate(secret).is_test
     key = ApiKey.objects.get()
     assert (key.organization, key.created_by, key.name) == (organization, user, "render farm")
     assert key.expires_at == dt.datetime.combine(last_day + dt.timedelta(days=1), dt.time.min, tzinfo=dt.UTC)
@@ -149,13 +149,13 @@ def test_revoking_asks_first_then_says_so_and_the_key_is_dead(organization: Orga
     assert key.state == "active"
     for typed in ("", "another"):
         assert client.post(f"{PAGE}{key.pk}/revoke/", {"confirm": typed}).status_code == 200
-        assert keys.authenticate(secret)
+        assert clients.authenticate(secret)
     reply = client.post(f"{PAGE}{key.pk}/revoke/", {"confirm": key.name}, follow=True)
     assert "is revoked" in reply.content.decode()
     key.refresh_from_db()
     assert (key.state, key.revoked_by) == ("revoked", user)
     with pytest.raises(InvalidApiKey):
-        keys.authenticate(secret)
+        clients.authenticate(secret)
     assert b"This key is revoked" in client.get(f"{PAGE}{key.pk}/revoke/").content
     assert client.post(f"{PAGE}{key.pk}/revoke/", {"confirm": key.name}).status_code == 302
 
@@ -379,8 +379,8 @@ def test_a_key_is_rolled_with_an_overlap_and_both_work(organization: Organizatio
     reply = client.post(f"{PAGE}{old.pk}/roll/", {"overlap": "168"})
     [secret] = set(SECRET.findall(reply.content.decode()))
     assert "no-store" in reply["Cache-Control"]
-    assert keys.authenticate(secret).organization_id == organization.pk
-    assert keys.authenticate(old_secret).organization_id == organization.pk
+    assert clients.authenticate(secret).organization_id == organization.pk
+    assert clients.authenticate(old_secret).organization_id == organization.pk
     old.refresh_from_db()
     assert old.expires_at is not None
     assert dt.timedelta(days=6, hours=23) < old.expires_at - clock.now() <= dt.timedelta(days=7)
@@ -436,7 +436,7 @@ def test_the_bar_shows_what_the_cap_has_of_this_month(organization: Organization
     # The key and the one that replaced it share what was used.
     assert page.count("40 of 100") == 2
     assert '<progress max="100" value="40"' in page
-    assert keys.authenticate(secret).allowance_id == key.pk
+    assert clients.authenticate(secret).allowance_id == key.pk
     assert new.origin_id == key.pk
 
 

@@ -12,7 +12,7 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
-from accounts import keys, lookups, notes
+from accounts import clients, lookups, notes
 from accounts.models import ApiKey, AuditEntry, Organization, StaffNote
 from accounts.tests.factories import MembershipFactory, OrganizationFactory, UserFactory, issue_key
 from billing import adjustments, ledger, topups
@@ -180,8 +180,8 @@ def test_all_keys_are_revoked_after_the_name_was_typed(client):
 
     for secret in secrets:
         with pytest.raises(InvalidApiKey):
-            keys.authenticate(secret)
-    assert keys.authenticate(other)
+            clients.authenticate(secret)
+    assert clients.authenticate(other)
     entries = AuditEntry.objects.filter(action="key.revoked")
     assert set(entries.values_list("organization", "actor", "reason")) == {(organization.pk, user.pk, WHY)}
     assert entries.count() == 3
@@ -202,14 +202,14 @@ def test_chosen_organizations_are_suspended_after_their_number_was_typed(client)
     for answer in ({"reason": WHY, "confirm": "3"}, {"confirm": "2"}):
         assert client.post(address, chosen | {"confirmed": "yes"} | answer).status_code == 200
     assert not Organization.objects.filter(is_suspended=True).exists()
-    assert keys.authenticate(secret)
+    assert clients.authenticate(secret)
 
     assert client.post(address, chosen | {"confirmed": "yes", "reason": WHY, "confirm": "2"}).status_code == 302
 
     assert set(Organization.objects.filter(is_suspended=True)) == {first, second}
     assert AuditEntry.objects.filter(action="organization.suspended", reason=WHY).count() == 2
     with pytest.raises(InvalidApiKey):
-        keys.authenticate(secret)
+        clients.authenticate(secret)
     complete(task)  # what was under way is finished and charged
     assert ledger.balance(organization_id=first.pk) == (980, 0)
     staff(client, "support")

@@ -9,7 +9,7 @@ from typing import Any
 from django.conf import settings
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
-from accounts import keys
+from accounts import clients
 from accounts.models import ApiKey, Membership, User
 from providers import channels, health, presets
 from providers.models import Channel, Route
@@ -73,7 +73,7 @@ def _read(path: Path | None) -> dict[str, str]:
 
 def _key(previous: str, mode: ApiKey.Mode) -> str:
     try:
-        keys.authenticate(previous)
+        clients.authenticate(previous)
         return previous
     except InvalidApiKey:
         is_first_live = mode == ApiKey.Mode.LIVE and not ApiKey.objects.filter(mode=mode).exists()
