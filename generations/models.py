@@ -132,7 +132,7 @@ class Generation(models.Model):
             ),
         ]
         indexes = [
-            # The list of an organization's tasks, newest first, all of them or of one status.
+            # The list of an organization's tasks, newest first, all of them, of one status or of one model.
             models.Index(
                 F("organization"),
                 F("is_test"),
@@ -147,6 +147,14 @@ class Generation(models.Model):
                 F("created_at").desc(),
                 F("public_id").desc(),
                 name="generations_list_status",
+            ),
+            models.Index(
+                F("organization"),
+                F("is_test"),
+                F("model"),
+                F("created_at").desc(),
+                F("public_id").desc(),
+                name="generations_list_model",
             ),
             # The watchdog's look for open tasks past their deadline.
             models.Index(

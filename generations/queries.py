@@ -4,7 +4,7 @@ import dataclasses
 import datetime as dt
 
 from django.db import connection
-from django.db.models import Q, QuerySet
+from django.db.models import QuerySet, prefetch_related_objects
 
 from accounts.clients import Client
 from generations.models import Generation, ModelAlias, OutputAsset
@@ -71,20 +71,28 @@ def page(*, client: Client, wanted: Page) -> tuple[list[Generation], str | None]
     Raises:
         BadCursor: the cursor cannot be read.
     """
-    rows = for_client(client).order_by("-created_at", "-public_id").prefetch_related("assets")
+    rows = for_client(client).order_by("-created_at", "-public_id")
     if wanted.status is not None:
         rows = rows.filter(status=wanted.status)
-    if wanted.model is not None:
-        alias = ModelAlias.objects.filter(alias=wanted.model).values_list("model_id", flat=True)
-        rows = rows.filter(Q(model=wanted.model) | Q(model__in=alias))
     if wanted.created_after is not None:
         rows = rows.filter(created_at__gte=wanted.created_after)
     if wanted.created_before is not None:
         rows = rows.filter(created_at__lt=wanted.created_before)
     if wanted.cursor is not None:
         rows = cursors.after(rows, wanted.cursor, id_field="public_id", prefix="vid")
-    found = list(rows[: wanted.limit + 1])
-    if len(found) <= wanted.limit:
-        return found, None
+    # Each name is read by itself, since an index has the tasks of one in order, but not those of two.
+    lists = [rows] if wanted.model is None else [rows.filter(model=name) for name in _names(wanted.model)]
+    found = sorted(
+        (task for tasks in lists for task in tasks[: wanted.limit + 1]),
+        key=lambda task: (task.created_at, task.public_id),
+        reverse=True,
+    )
     shown = found[: wanted.limit]
-    return shown, cursors.encode(shown[-1].created_at, shown[-1].public_id)
+    prefetch_related_objects(shown, "assets")
+    has_more = len(found) > wanted.limit
+    return shown, cursors.encode(shown[-1].created_at, shown[-1].public_id) if has_more else None
+
+
+def _names(model: str) -> set[str]:
+    """Return the names under which the tasks of a model are kept: its own, and the present one of an old name."""
+    return {model, *ModelAlias.objects.filter(alias=model).values_list("model_id", flat=True)}

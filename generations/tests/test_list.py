@@ -138,6 +138,25 @@ def test_model_filters_by_public_and_by_old_name(customer: Caller) -> None:
     assert shown(customer.get(f"{TASKS}?model=nano")) == []
 
 
+def test_pages_of_an_old_name_have_the_tasks_of_both_names_in_order(customer: Caller, stranger: Caller) -> None:
+    """A task keeps the name that its model had when it was made."""
+    ModelAlias.objects.create(alias="seedance-lite", model_id="mini")
+    made = make_tasks(customer, 5)
+    Generation.objects.filter(pk__in=made[1::2]).update(model="seedance-lite")
+    make_tasks(customer, 2, model="fast")
+    make_tasks(stranger, 2)
+
+    walked = []
+    path: str | None = f"{TASKS}?model=seedance-lite&limit=2"
+    while path is not None:
+        page = customer.get(path)
+        walked.append(shown(page))
+        path = next_page(page)
+
+    assert walked == [made[:2], made[2:4], made[4:]]
+    assert shown(customer.get(f"{TASKS}?model=mini")) == made[::2]
+
+
 def test_created_filters_are_from_included_to_excluded(customer: Caller) -> None:
     made = make_tasks(customer, 3)
 

@@ -133,9 +133,9 @@ def full(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
         connection.close()
 
 
-def page(**wanted):
+def page(count=PAGE - 1, **wanted):
     found, _ = queries.page(client=LARGE, wanted=queries.Page(limit=PAGE - 1, **wanted))
-    assert len(found) == PAGE - 1
+    assert len(found) == count
 
 
 def cursor_at(offset):
@@ -183,7 +183,8 @@ def list_deliveries():
         (page, {"generations_list", FILES}),
         (lambda: page(cursor=cursor_at(15_000)), {"generations_list", FILES}),
         (lambda: page(status="failed"), {"generations_list_status", FILES}),
-        (lambda: page(model="pro"), {"generations_list", FILES}),
+        (lambda: page(model="pro"), {"generations_list_model", FILES}),
+        (lambda: page(count=0, model="none"), {"generations_list_model"}),
         (lambda: page(created_before=clock.now() - dt.timedelta(days=20)), {"generations_list", FILES}),
         (read, {"generations_generation_pkey", FILES}),
         (lambda: sum_up(40), {"generations_list", "generations_usage_once"}),
@@ -212,6 +213,7 @@ def list_deliveries():
         "far page",
         "page of a status",
         "page of a model",
+        "page of a model that was never used",
         "page of the past",
         "one task",
         "usage",
