@@ -50,11 +50,11 @@ def server(log: Path) -> Iterator[str]:
 
 
 def _await(base_url: str, process: "subprocess.Popen[bytes]", log: Path) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + 60
     while True:
         assert process.poll() is None, log.read_text(errors="replace")
         assert time.monotonic() < end, log.read_text(errors="replace")
-        with contextlib.suppress(requests.ConnectionError):
+        with contextlib.suppress(requests.ConnectionError, requests.Timeout):
             requests.get(f"{base_url}/healthz", timeout=5)
             return
         time.sleep(0.1)
