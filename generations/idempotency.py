@@ -11,14 +11,13 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
-from django.db import connection, transaction
-from django.db.models import QuerySet
+from django.db import transaction
 
 from generations.models import IdempotencyRecord
 from seedancee2.api.errors import IdempotencyKeyInUse, IdempotencyKeyReused, InvalidRequest
-from seedancee2.lib import clock
+from seedancee2.lib import clock, statements
 
 HEADER = "Idempotency-Key"
 META_NAME = "HTTP_IDEMPOTENCY_KEY"
@@ -27,6 +26,15 @@ KEPT_FOR = dt.timedelta(hours=24)
 BATCH = 1_000  # rows that one transaction deletes, at most
 
 _KEY = re.compile(r"[!-~]{1,255}")
+_CLAIM = "SELECT * FROM generations_claim_key(%s, %s, %s, %s, %s)"
+_KEEP = """
+    INSERT INTO generations_idempotencyrecord
+           (organization_id, is_test, key, digest, reference, body, ignored_fields, created_at)
+    VALUES (%s, %s, %s, %s, %s, %s, %s, %s)
+        ON CONFLICT ON CONSTRAINT generations_idempotency_key DO UPDATE
+       SET (digest, reference, body, ignored_fields, created_at)
+           = (excluded.digest, excluded.reference, excluded.body, excluded.ignored_fields, excluded.created_at)
+"""
 
 
 class Scope(Protocol):
@@ -51,6 +59,15 @@ class Answer:
     is_replayed: bool = False
 
 
+class _Known(NamedTuple):
+    """What generations_claim_key tells of an answer."""
+
+    reference: str
+    digest: bytes
+    body: str
+    ignored_fields: str
+
+
 def once(*, client: Scope, key: str | None, body: Mapping[str, Any], make: Callable[[], Answer]) -> Answer:
     """Call `make`, or return what it gave for the same key and body within the last 24 hours.
 
@@ -66,25 +83,14 @@ def once(*, client: Scope, key: str | None, body: Mapping[str, Any], make: Calla
     if not _KEY.fullmatch(key):
         raise InvalidRequest(f"The {HEADER} header must be 1 to 255 visible ASCII characters.")
     digest = _digest(body)
-    if known := _known(client, key, digest):
-        return known
     with transaction.atomic():
-        if not _try_lock(client, key):
+        is_first, known = _claim(client, key)
+        if known is not None:
+            return _replay(known, digest)
+        if not is_first:
             raise IdempotencyKeyInUse(headers={"Retry-After": "1"})
-        # The first request may have ended between the look and the lock.
-        if known := _known(client, key, digest):
-            return known
         answer = make()
-        _records(client, key).delete()
-        IdempotencyRecord.objects.create(
-            organization_id=client.organization_id,
-            is_test=client.is_test,
-            key=key,
-            digest=digest,
-            reference=answer.reference,
-            body=answer.body,
-            ignored_fields=answer.ignored_fields,
-        )
+        _keep(client, key, digest, answer)
     return answer
 
 
@@ -100,26 +106,33 @@ def purge(*, seconds: float = 60.0) -> int:
     return count
 
 
-def _records(client: Scope, key: str) -> QuerySet[IdempotencyRecord]:
-    return IdempotencyRecord.objects.filter(organization_id=client.organization_id, is_test=client.is_test, key=key)
+def _claim(client: Scope, key: str) -> tuple[bool, _Known | None]:
+    """Tell whether nobody else has this key under way, and what it was answered with within the last 24 hours.
 
-
-def _known(client: Scope, key: str, digest: bytes) -> Answer | None:
-    record = _records(client, key).filter(created_at__gt=clock.now() - KEPT_FOR).first()
-    if record is None:
-        return None
-    if bytes(record.digest) != digest:
-        raise IdempotencyKeyReused
-    return Answer(reference=record.reference, body=record.body, ignored_fields=record.ignored_fields, is_replayed=True)
-
-
-def _try_lock(client: Scope, key: str) -> bool:
-    # Held until the transaction ends, by commit, by refusal or by the death of the process: no lease to clean up.
+    The lock is held until the transaction ends, by commit, by refusal or by the death of the process: no lease to clean
+    up. The function looks once it has tried for the lock (migration 0009): the first request may have ended meanwhile.
+    """
     name = f"idempotency:{client.organization_id}:{client.is_test}:{key}"
     number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [number])
-        return bool(cursor.fetchone()[0])
+    with statements.planned_once() as cursor:
+        since = clock.now() - KEPT_FOR
+        cursor.execute(_CLAIM, [number, client.organization_id, client.is_test, key, since])
+        is_first, reference, *rest = cursor.fetchone()
+    return is_first, None if reference is None else _Known(reference, *rest)
+
+
+def _replay(known: _Known, digest: bytes) -> Answer:
+    if known.digest != digest:
+        raise IdempotencyKeyReused
+    return Answer(reference=known.reference, body=known.body, ignored_fields=known.ignored_fields, is_replayed=True)
+
+
+def _keep(client: Scope, key: str, digest: bytes, answer: Answer) -> None:
+    """Store an answer, in place of one that is older than a day."""
+    place = (client.organization_id, client.is_test, key)
+    kept = (digest, answer.reference, answer.body, answer.ignored_fields, clock.now())
+    with statements.planned_once() as cursor:
+        cursor.execute(_KEEP, [*place, *kept])
 
 
 def _digest(body: Mapping[str, Any]) -> bytes:

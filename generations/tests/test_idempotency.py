@@ -1,6 +1,8 @@
 """The Idempotency-Key of POST /v1/videos/generations."""
 
+import contextlib
 import datetime as dt
+from collections.abc import Iterator
 
 import pytest
 import time_machine
@@ -87,23 +89,9 @@ def test_malformed_keys_are_refused(customer: Caller, key: str) -> None:
 @pytest.mark.django_db(transaction=True)
 def test_a_second_request_while_the_first_is_under_way_is_told_so() -> None:
     customer = Caller(funded_organization())
-    other = connection.copy()
-    client = Client(
-        organization_id=customer.organization.pk,
-        api_key_id=0,
-        is_test=False,
-        create_rate_limit=None,
-        request_rate_limit=None,
-    )
-    number = lock_number(client, "k")
-    try:
-        other.set_autocommit(False)
-        with other.cursor() as cursor:
-            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [number])
+
+    with locked_elsewhere(customer, "k"):
         response = customer.create(minimal(), idempotency_key="k")
-    finally:
-        other.rollback()
-        other.close()
 
     assert response.status_code == 409
     assert response.json()["error"]["code"] == "idempotency_key_in_use"
@@ -112,10 +100,44 @@ def test_a_second_request_while_the_first_is_under_way_is_told_so() -> None:
     assert customer.create(minimal(), idempotency_key="k").status_code == 201
 
 
+@pytest.mark.django_db(transaction=True)
+def test_replays_do_not_wait_for_one_another() -> None:
+    customer = Caller(funded_organization())
+    first = customer.create(minimal(), idempotency_key="k")
+
+    with locked_elsewhere(customer, "k"):
+        again = customer.create(minimal(), idempotency_key="k")
+
+    assert (again.status_code, again.content) == (201, first.content)
+
+
+@contextlib.contextmanager
+def locked_elsewhere(customer: Caller, key: str) -> Iterator[None]:
+    """Let another connection be at work on a key."""
+    client = Client(
+        organization_id=customer.organization.pk,
+        api_key_id=0,
+        is_test=False,
+        create_rate_limit=None,
+        request_rate_limit=None,
+    )
+    number = lock_number(client, key)
+    other = connection.copy()
+    try:
+        other.set_autocommit(False)
+        with other.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_xact_lock(%s)", [number])
+        yield
+    finally:
+        other.rollback()
+        other.close()
+
+
 def lock_number(client: Client, key: str) -> int:
     """Find out which advisory lock a key takes, from PostgreSQL's own list."""
     with transaction.atomic():
-        assert idempotency._try_lock(client, key)
+        is_first, _ = idempotency._claim(client, key)
+        assert is_first
         with connection.cursor() as cursor:
             cursor.execute(
                 "SELECT (classid::bigint << 32) | objid::bigint FROM pg_locks"

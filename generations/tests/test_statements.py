@@ -64,7 +64,7 @@ def test_a_creation_within_a_cap_sends_three_statements_too(same_second):
     ]
 
 
-@pytest.mark.parametrize(("key", "count"), [(None, 4), ("once", 9)])
+@pytest.mark.parametrize(("key", "count"), [(None, 4), ("once", 6)])
 def test_a_request_to_create_or_to_read_sends_few_statements(same_second, key, count):
     caller = Caller(funded_organization())
     caller.create(minimal())  # which reads the models and the rates, and notes the key's use
