@@ -135,7 +135,7 @@ def _shares(key: str) -> None:
     from django.core.handlers.wsgi import WSGIHandler
     from django.db import connection
 
-    from accounts import keys
+    from accounts import clients
     from generations import idempotency, lifecycle, requests
     from seedancee2.api import ratelimits
 
@@ -160,7 +160,7 @@ def _shares(key: str) -> None:
         return run
 
     parts = {
-        "authentication": (keys, "authenticate"),
+        "authentication": (clients, "authenticate"),
         "rate limit (Redis)": (ratelimits, "take"),
         "validation": (requests, "read"),
         "task, job and hold": (lifecycle, "create"),
