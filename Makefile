@@ -17,7 +17,7 @@ run: .venv/local.stamp ## the whole system on this machine; PORT=8001 make run m
 	@exec $(IN_VENV) seedancee2.local.run
 
 test: .venv/dev.stamp ## all tests, on a real PostgreSQL and Valkey; ARGS="-k ledger" picks some
-	@test "$$BROWSER_TESTS" = off || $(IN_VENV) tests.browser.chromium || export BROWSER_TESTS=off; exec $(IN_VENV) pytest -n 4 $(ARGS)
+	@test "$$BROWSER_TESTS" = off || $(IN_VENV) tests.browser.chromium || export BROWSER_TESTS=off; exec $(IN_VENV) pytest -n 3 $(ARGS)
 
 chaos: .venv/dev.stamp ## hurt the whole system while customers use it; CHAOS_SEED=n repeats a run
 	@$(IN_VENV) tests.chaos.ledger
