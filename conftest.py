@@ -22,6 +22,13 @@ _REFERENCE_TABLES = {
 }
 
 
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
+    """Let a test idle in its transaction as long as a crowded machine likes; others are ended after ten seconds."""
+    options = connection.settings_dict["OPTIONS"]
+    options["options"] += " -c idle_in_transaction_session_timeout=0"
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep what is marked `xdist_group` on one worker: xdist 3.8 writes the group where pytest 9.2 does not look."""
