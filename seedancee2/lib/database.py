@@ -67,9 +67,13 @@ class PatientConnection(psycopg.Connection[Any]):
 
 
 @contextlib.contextmanager
-def patience(*, seconds: float) -> Iterator[None]:
-    """Let each statement in here take so many seconds: the server allows it, and we wait for it a little longer."""
-    before = _limit(f"{seconds:.0f}s")
+def patience(*, seconds: float, is_for_locks: bool = False) -> Iterator[None]:
+    """Let each statement in here take so many seconds: the server allows it, and we wait for it a little longer.
+
+    A statement that waits for a lock of others ends after two seconds still, unless locks may take as long.
+    """
+    names = ("statement_timeout", "lock_timeout") if is_for_locks else ("statement_timeout",)
+    before = {name: _limit(name, f"{seconds:.0f}s") for name in names}
     token = _allowed.set(seconds + settings.DATABASE_PATIENCE_SECONDS)
     try:
         yield
@@ -77,15 +81,14 @@ def patience(*, seconds: float) -> Iterator[None]:
         _allowed.reset(token)
         # After an error inside a transaction this is refused, but then its rollback takes the setting back.
         with contextlib.suppress(DatabaseError):
-            _limit(before)
+            for name, timeout in before.items():
+                _limit(name, timeout)
 
 
-def _limit(timeout: str) -> str:
-    """Set the server's limit for the statements of this session; return what it was."""
+def _limit(name: str, timeout: str) -> str:
+    """Set one of the server's limits for this session; return what it was."""
     with connection.cursor() as cursor:
-        cursor.execute(
-            "SELECT current_setting('statement_timeout'), set_config('statement_timeout', %s, false)", [timeout]
-        )
+        cursor.execute("SELECT current_setting(%s), set_config(%s, %s, false)", [name, name, timeout])
         return str(cursor.fetchone()[0])
 
 
