@@ -27,7 +27,7 @@ from django.urls import path  # noqa: E402
 
 from seedancee2.lib import ids  # noqa: E402
 
-_LOCK = re.compile(r"(?<=pg_try_advisory_xact_lock\()-?\d+")
+_LOCK = re.compile(r"(?<=generations_claim_key\()-?\d+")
 
 
 def health(request: HttpRequest) -> JsonResponse:
@@ -89,6 +89,7 @@ def _scripts() -> dict[str, Any]:
     global _read
     if _read is None:
         _read = json.loads(Path(os.environ["BENCH_STATEMENTS"]).read_text())
+        assert any(_LOCK.search(sql) for sql, _ in _read["idempotent"]["statements"]), "all would take one lock"
     return _read
 
 

@@ -102,7 +102,8 @@ def purge(*, seconds: float = 60.0) -> int:
     end, count = time.monotonic() + seconds, 0
     old = IdempotencyRecord.objects.filter(created_at__lte=clock.now() - KEPT_FOR).order_by("created_at")
     while time.monotonic() < end and (batch := list(old.values_list("pk", flat=True)[:BATCH])):
-        count += IdempotencyRecord.objects.filter(pk__in=batch).delete()[0]
+        # Still old when they go: a key may have been used anew meanwhile, in the same row.
+        count += old.filter(pk__in=batch).delete()[0]
     return count
 
 
@@ -110,7 +111,7 @@ def _claim(client: Scope, key: str) -> tuple[bool, _Known | None]:
     """Tell whether nobody else has this key under way, and what it was answered with within the last 24 hours.
 
     The lock is held until the transaction ends, by commit, by refusal or by the death of the process: no lease to clean
-    up. The function looks once it has tried for the lock (migration 0009): the first request may have ended meanwhile.
+    up. The function looks once it has tried for the lock (migration 0008): the first request may have ended meanwhile.
     """
     name = f"idempotency:{client.organization_id}:{client.is_test}:{key}"
     number = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], signed=True)

@@ -27,5 +27,5 @@ DROP = "DROP FUNCTION generations_claim_key(bigint, bigint, boolean, text, times
 
 
 class Migration(migrations.Migration):
-    dependencies = [("generations", "0008_list_of_a_model")]
+    dependencies = [("generations", "0007_usage_by_hour")]
     operations = [migrations.RunSQL(CREATE, DROP)]

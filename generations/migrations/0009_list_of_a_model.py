@@ -8,7 +8,7 @@ from seedancee2.lib.operations import AddIndexPatiently
 
 class Migration(migrations.Migration):
     atomic = False
-    dependencies = [("generations", "0007_usage_by_hour")]
+    dependencies = [("generations", "0008_claim_of_a_key")]
 
     operations = [
         AddIndexPatiently(

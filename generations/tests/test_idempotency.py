@@ -2,11 +2,15 @@
 
 import contextlib
 import datetime as dt
+import threading
+import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import time_machine
-from django.db import connection, transaction
+from django.db import connection, connections, transaction
+from django.db.backends.utils import CursorWrapper
 
 from accounts.clients import Client
 from billing import ledger
@@ -14,6 +18,7 @@ from generations import idempotency
 from generations.models import Generation, IdempotencyRecord
 from generations.tests.callers import Caller, minimal
 from generations.tests.factories import funded_organization
+from seedancee2.lib import database
 
 
 def test_same_key_and_body_give_the_first_answer_again(customer: Caller) -> None:
@@ -77,6 +82,60 @@ def test_keys_are_kept_for_24_hours(customer: Caller) -> None:
         assert idempotency.purge() == 0
     with time_machine.travel(start + dt.timedelta(hours=48), tick=False):
         assert idempotency.purge() == 1
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_key_that_is_used_anew_while_old_ones_are_purged_is_kept() -> None:
+    customer = Caller(funded_organization())
+    start = dt.datetime(2026, 7, 1, tzinfo=dt.UTC)
+    with time_machine.travel(start, tick=False):
+        customer.create(minimal(), idempotency_key="k")
+    made: list[bytes] = []
+
+    def use_it_first(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if sql.startswith("DELETE") and not made:
+            made.append(b"")
+            made[0] = customer.create(minimal(), idempotency_key="k").content
+        return execute(sql, params, many, context)
+
+    with time_machine.travel(start + dt.timedelta(hours=24, seconds=1), tick=False):
+        with connection.execute_wrapper(use_it_first):
+            assert idempotency.purge() == 0
+        assert customer.create(minimal(), idempotency_key="k").content == made[0]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_look_for_an_answer_comes_after_the_try_for_the_lock() -> None:
+    """A statement sees what was committed before it began, and the first request may end just then."""
+    customer = Caller(funded_organization())
+    has_locked = threading.Event()
+
+    def answer() -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_advisory_lock(77)")
+            has_locked.set()
+            while not waits(cursor):
+                time.sleep(0.02)
+            customer.create(minimal(), idempotency_key="k")
+            cursor.execute("SELECT pg_advisory_unlock(77)")
+        connections.close_all()
+
+    def waits(cursor: CursorWrapper) -> bool:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 77 AND NOT granted")
+        return bool(cursor.fetchone()[0])
+
+    first = threading.Thread(target=answer)
+    first.start()
+    assert has_locked.wait(30)
+    with database.patience(seconds=60, is_for_locks=True), transaction.atomic(), connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT (generations_claim_key(1, %s, false, 'k', now() - interval '1 day')).reference"
+            " FROM (SELECT pg_advisory_xact_lock(77) OFFSET 0) AS meanwhile",
+            [customer.organization.pk],
+        )
+        found = cursor.fetchone()
+    first.join()
+    assert found == (Generation.objects.get().pk,)
 
 
 @pytest.mark.parametrize("key", ["", "a b", "x" * 256, "ключ", "a\tb"])
