@@ -146,6 +146,7 @@ def test_a_frozen_redis_is_asked_once_and_then_left_alone(customer: Caller, sett
         threading.Thread(target=accept, daemon=True).start()
         settings.REDIS_URL = f"redis://127.0.0.1:{frozen.getsockname()[1]}/0"
         monkeypatch.setattr(ratelimits, "PAUSE_AFTER_FAILURE", 60.0)
+        monkeypatch.setattr(ratelimits, "_TIMEOUT", 0.07)
 
         assert [customer.get("/v1/models").status_code for _ in range(20)] == [200] * 20
 
