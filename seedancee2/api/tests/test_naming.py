@@ -39,8 +39,8 @@ def test_other_words_are_left_alone(key: str) -> None:
 
 
 def test_many_long_keys_are_told_apart_quickly() -> None:
-    started = time.perf_counter()
+    started = time.process_time()
     for number in range(200):
         naming.near_miss(f"key_number_{number}", NAMES)
 
-    assert time.perf_counter() - started < 1
+    assert time.process_time() - started < 1

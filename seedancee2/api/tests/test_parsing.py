@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from seedancee2.api.errors import InvalidRequest, RequestTooLarge, UnsupportedMediaType
@@ -105,12 +105,14 @@ _TEXTS = st.text(st.characters(exclude_characters="\x00", exclude_categories=["C
 _VALUES = st.recursive(_LEAVES, lambda inner: st.lists(inner) | st.dictionaries(_TEXTS, inner), max_leaves=15)
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.dictionaries(_TEXTS, _VALUES))
 def test_every_object_in_bounds_is_read_unchanged(body: dict[str, Any]) -> None:
     assert loads(json.dumps(body).encode()) == body
     assert loads(json.dumps(body, ensure_ascii=False).encode()) == body
 
 
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(st.binary())
 def test_no_bytes_cause_anything_but_a_refusal(raw: bytes) -> None:
     with contextlib.suppress(InvalidRequest):
@@ -120,12 +122,12 @@ def test_no_bytes_cause_anything_but_a_refusal(raw: bytes) -> None:
 def test_the_worst_body_is_read_quickly() -> None:
     pairs = ",".join(f'"{n:06d}":0' for n in range(23_000)).encode()
 
-    started = time.perf_counter()
+    started = time.process_time()
     loads(b"{" + pairs + b"}")
     with pytest.raises(InvalidRequest):
         loads(b'{"a":"' + b'\\"' * 130_000)
 
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 def parse(raw: bytes, content_type: str, **meta: str) -> Any:

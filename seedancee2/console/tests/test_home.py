@@ -5,6 +5,7 @@ import html
 import re
 
 import pytest
+import time_machine
 from django.db import connection, transaction
 
 from accounts.models import ApiKey
@@ -98,13 +99,13 @@ def test_webhooks_of_the_last_day_are_counted_by_state(person):
 
 
 def test_the_first_id_of_a_moment_sorts_between_those_before_and_after():
-    before, after = ids.new("dlv"), None
-    moment = clock.now() + dt.timedelta(milliseconds=5)
-    assert before < ids.first("dlv", at=moment)
-    while clock.now() <= moment:
-        after = ids.new("dlv")
-    assert after is not None
-    assert ids.first("dlv", at=moment - dt.timedelta(milliseconds=5)) < ids.new("dlv")
+    moment = clock.now()
+    made = []
+    for milliseconds in (-1, 0, 1):
+        with time_machine.travel(moment + dt.timedelta(milliseconds=milliseconds), tick=False):
+            made.append(ids.new("dlv"))
+    before, *after = made
+    assert before < ids.first("dlv", at=moment) < min(after)
     assert ids.is_valid(ids.first("dlv", at=moment), "dlv")
 
 

@@ -123,7 +123,7 @@ def test_rows_without_end_leave_the_process_to_others_when_the_budget_is_over():
         return [next(seconds) for _ in range(limit)]
 
     started = time.monotonic()
-    count = lanes.drain("test", claim=claim, work=time.sleep, concurrency=4, budget=0.5, longest=60.0)
+    count = lanes.drain("test", claim=claim, work=time.sleep, concurrency=4, budget=2.0, longest=60.0)
 
     assert count > 4
     assert time.monotonic() - started < 20

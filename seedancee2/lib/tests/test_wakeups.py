@@ -20,16 +20,16 @@ def test_a_wake_up_outlives_a_broker_that_fails_and_many_are_one(monkeypatch):
             raise error
         sent.append(name)
 
-    monkeypatch.setattr(wakeups, "PAUSE_AFTER_FAILURE", 0.2)
+    monkeypatch.setattr(wakeups, "PAUSE_AFTER_FAILURE", 2.0)
     monkeypatch.setattr(current_app, "send_task", send_task)
     wakeups.wake("tests.nothing")
     assert calls.wait(5)
     began = time.monotonic()
     for _ in range(10_000):
         wakeups.wake("tests.nothing")
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5  # waiting for each would take half an hour
 
-    end = time.monotonic() + 5
+    end = time.monotonic() + 15
     while not sent and time.monotonic() < end:
         time.sleep(0.02)
     assert sent == ["tests.nothing"]
