@@ -25,9 +25,11 @@ _REFERENCE_TABLES = {
 
 @pytest.fixture(scope="session")
 def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
-    """Let a test idle in its transaction as long as a crowded machine likes; others are ended after ten seconds."""
+    """Let a test wait for a connection, and idle in its transaction, for as long as a crowded machine likes."""
     options = connection.settings_dict["OPTIONS"]
     options["options"] += " -c idle_in_transaction_session_timeout=0"
+    options["connect_timeout"] = 30
+    options["pool"] = options["pool"] | {"timeout": 30.0}
 
 
 @pytest.hookimpl(tryfirst=True)

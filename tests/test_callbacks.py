@@ -6,6 +6,7 @@ import json
 import pytest
 from django.test import Client
 
+from generations.models import Generation
 from generations.tests import pipeline
 from generations.tests.emulated import prepare_machine, provider, run_until_ended
 from generations.tests.factories import create_generation, funded_organization
@@ -179,10 +180,10 @@ def test_what_comes_after_we_gave_up_is_our_cost_and_never_charged():
     assert (customer.credit_account.available, stranger.credit_account.available) == (100, 100)
 
 
-def test_a_job_that_never_left_the_queue_is_cancelled_at_its_deadline(settings):
-    settings.TASK_DEADLINE_SECONDS = 1
+def test_a_job_that_never_left_the_queue_is_cancelled_at_its_deadline():
     with provider("ark", pace=Pace(queued=600, running=1)) as (emulator, _):
         generation = create_generation(funded_organization(100))
+        submit_and_reach_the_deadline()
         run_until_ended(generation)
         job = UpstreamJob.objects.get()
         emulator.skip(700)
@@ -196,10 +197,17 @@ def test_a_job_that_never_left_the_queue_is_cancelled_at_its_deadline(settings):
     assert (job.status, job.late_at, job.watch_at) == (Status.EXPIRED, None, None)
 
 
-def test_a_job_that_outlives_its_deadline_is_watched(settings):
-    settings.TASK_DEADLINE_SECONDS = 1
-    with provider("ark", pace=Pace(queued=0, running=2.5)) as (emulator, _):
+def submit_and_reach_the_deadline():
+    pipeline.run("submit")
+    now = clock.now()
+    UpstreamJob.objects.update(deadline_at=now, due_at=now)
+    Generation.objects.update(deadline_at=now)
+
+
+def test_a_job_that_outlives_its_deadline_is_watched():
+    with provider("ark", pace=Pace(queued=0, running=600)) as (emulator, _):
         generation = create_generation(funded_organization(100))
+        submit_and_reach_the_deadline()
         run_until_ended(generation)
         assert generation.error_code == "generation_timeout"
         job = UpstreamJob.objects.get()
@@ -208,7 +216,7 @@ def test_a_job_that_outlives_its_deadline_is_watched(settings):
         UpstreamJob.objects.update(watch_at=clock.now())
         for row in late.claim_due(10):
             late.look(row)
-        emulator.skip(10)
+        emulator.skip(700)
         UpstreamJob.objects.update(watch_at=clock.now())
         for row in late.claim_due(10):
             late.look(row)

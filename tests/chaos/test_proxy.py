@@ -31,7 +31,15 @@ def echo() -> Iterator[str]:
 
 
 def _connect(proxy):
-    return socket.create_connection(("127.0.0.1", proxy.port), timeout=0.5)
+    return socket.create_connection(("127.0.0.1", proxy.port), timeout=10)
+
+
+@contextlib.contextmanager
+def _silence(connection):
+    connection.settimeout(0.5)
+    with pytest.raises(TimeoutError):
+        yield
+    connection.settimeout(10)
 
 
 def _said_back(connection, words=b"hello"):
@@ -44,10 +52,10 @@ def test_it_passes_on_freezes_and_lets_go_again(echo):
         assert proxy.url == f"redis://:word@127.0.0.1:{proxy.port}/0"
         assert _said_back(connection) == b"hello"
         proxy.freeze()
-        with pytest.raises(TimeoutError):
+        with _silence(connection):
             _said_back(connection, b"anyone?")
         with _connect(proxy) as another:
-            with pytest.raises(TimeoutError):
+            with _silence(another):
                 _said_back(another)
             proxy.thaw()
             assert another.recv(1024) == b"hello"
@@ -58,11 +66,11 @@ def test_what_went_deaf_stays_so_and_new_connections_work(echo):
     with FaultProxy(echo) as proxy, _connect(proxy) as connection:
         assert _said_back(connection) == b"hello"
         proxy.deafen()
-        with pytest.raises(TimeoutError):
+        with _silence(connection):
             _said_back(connection)
         with _connect(proxy) as another:
             assert _said_back(another) == b"hello"
-        with pytest.raises(TimeoutError):
+        with _silence(connection):
             connection.recv(1024)
 
 
