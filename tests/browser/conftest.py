@@ -9,10 +9,12 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from tests.browser import chromium
 from tests.local_system import LocalSystem
+
+expect.set_options(timeout=30_000)  # its own patience is five seconds, whatever the page's is
 
 
 @pytest.fixture(scope="package")
