@@ -11,7 +11,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from django.db import transaction
 
@@ -59,15 +59,6 @@ class Answer:
     is_replayed: bool = False
 
 
-class _Known(NamedTuple):
-    """What generations_claim_key tells of an answer."""
-
-    reference: str
-    digest: bytes
-    body: str
-    ignored_fields: str
-
-
 def once(*, client: Scope, key: str | None, body: Mapping[str, Any], make: Callable[[], Answer]) -> Answer:
     """Call `make`, or return what it gave for the same key and body within the last 24 hours.
 
@@ -84,9 +75,9 @@ def once(*, client: Scope, key: str | None, body: Mapping[str, Any], make: Calla
         raise InvalidRequest(f"The {HEADER} header must be 1 to 255 visible ASCII characters.")
     digest = _digest(body)
     with transaction.atomic():
-        is_first, known = _claim(client, key)
+        is_first, known = _claim(client, key, digest)
         if known is not None:
-            return _replay(known, digest)
+            return known
         if not is_first:
             raise IdempotencyKeyInUse(headers={"Retry-After": "1"})
         answer = make()
@@ -107,7 +98,7 @@ def purge(*, seconds: float = 60.0) -> int:
     return count
 
 
-def _claim(client: Scope, key: str) -> tuple[bool, _Known | None]:
+def _claim(client: Scope, key: str, digest: bytes) -> tuple[bool, Answer | None]:
     """Tell whether nobody else has this key under way, and what it was answered with within the last 24 hours.
 
     The lock is held until the transaction ends, by commit, by refusal or by the death of the process: no lease to clean
@@ -118,14 +109,12 @@ def _claim(client: Scope, key: str) -> tuple[bool, _Known | None]:
     with statements.planned_once() as cursor:
         since = clock.now() - KEPT_FOR
         cursor.execute(_CLAIM, [number, client.organization_id, client.is_test, key, since])
-        is_first, reference, *rest = cursor.fetchone()
-    return is_first, None if reference is None else _Known(reference, *rest)
-
-
-def _replay(known: _Known, digest: bytes) -> Answer:
-    if known.digest != digest:
+        is_first, reference, known_digest, body, ignored_fields = cursor.fetchone()
+    if reference is None:
+        return is_first, None
+    if known_digest != digest:
         raise IdempotencyKeyReused
-    return Answer(reference=known.reference, body=known.body, ignored_fields=known.ignored_fields, is_replayed=True)
+    return is_first, Answer(reference=reference, body=body, ignored_fields=ignored_fields, is_replayed=True)
 
 
 def _keep(client: Scope, key: str, digest: bytes, answer: Answer) -> None:

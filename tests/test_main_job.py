@@ -166,7 +166,7 @@ def test_a_webhook_that_is_asked_for_again_comes_again_within_two_seconds(run):
 
     assert len(receiver.requests) == 11
     assert len({(one.body, one.headers["x-seedancee2-delivery"]) for one in receiver.requests}) == 1
-    assert sorted(waited)[-2] <= 2, waited  # one of ten may meet a crowded machine
+    assert max(waited) <= 2, waited
 
 
 def test_a_killed_worker_is_replaced_and_its_work_goes_on(system, run):

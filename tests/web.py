@@ -27,8 +27,6 @@ def environment(base_url: str) -> dict[str, str]:
         "MEDIA_BASE_URL": f"{base_url}/media",
         "PORT": str(urlsplit(base_url).port),
         "PYTHONPATH": str(ROOT),
-        # A crowded machine may answer later than the web waits in production.
-        "DATABASE_PATIENCE_SECONDS": "20",
         # What is tested here is not how many requests a key may send.
         "RATE_LIMIT_CREATES": "1000000",
         "RATE_LIMIT_REQUESTS": "1000000",

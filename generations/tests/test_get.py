@@ -202,7 +202,7 @@ def test_wait_answers_as_soon_as_the_status_moves(monkeypatch: pytest.MonkeyPatc
     mover.join()
 
     assert response.json()["data"]["status"] == "processing"
-    assert elapsed < 10
+    assert elapsed < 5
 
 
 def test_wait_ends_after_its_time_and_never_waits_for_an_ended_task(

@@ -262,7 +262,7 @@ def test_the_servers_functions_read_no_big_table_whole(full: None) -> None:
     with transaction.atomic():
         before = reads()
 
-        idempotency._claim(LARGE, "key")
+        idempotency._claim(LARGE, "key", b"")
         held = reserve()
         ledger.capture(reference=held, actor="test")
         ledger.release(reference=reserve(), actor="test", reason="test")

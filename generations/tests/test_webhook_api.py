@@ -557,7 +557,7 @@ def test_a_sample_has_the_deadline_and_the_size_of_a_real_webhook(
     long = send_test(customer, receiver.url("/long")).json()["data"]
 
     assert slow["error"] == "The reply had not ended after 10 seconds."
-    assert slow["duration_ms"] < 10_000  # all of it takes 50 seconds
+    assert slow["duration_ms"] < 2_500
     assert (long["is_delivered"], len(long["response_excerpt"])) == (True, 2000)
 
 

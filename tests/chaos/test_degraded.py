@@ -10,13 +10,12 @@ from tests.chaos import degraded
 pytestmark = [pytest.mark.chaos, pytest.mark.xdist_group("chaos")]
 
 BUSY = 8  # times as slow as a quiet machine: what a busy one may be
-STALL = 3.0  # seconds that a busy machine may do nothing at all; what waits for those who are away waits for longer
 
 
 def _judge(figures):
     for figure in figures:
         print(f"{figure.name}: {figure.value:.3f} (bar {figure.bar}) {figure.note}")
-        assert figure.value <= max(figure.bar * BUSY, STALL), figure
+        assert figure.value <= figure.bar * BUSY, figure
 
 
 def test_without_redis_customers_are_served_and_work_resumes_when_it_is_back(system):

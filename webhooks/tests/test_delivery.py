@@ -152,7 +152,7 @@ def test_a_slow_receiver_is_given_up_at_the_deadline(receiver: Receiver, monkeyp
     recorded = attempt_next().attempts.get()
 
     assert (recorded.status_code, recorded.error) == (None, "The reply had not ended after 10 seconds.")
-    assert 450 < recorded.duration_ms < 3_900  # all of it takes 50 seconds
+    assert 450 < recorded.duration_ms < 900
 
 
 def test_only_so_much_of_a_reply_is_kept(receiver: Receiver) -> None:

@@ -94,7 +94,7 @@ def test_a_flood_is_left_at_once_and_little_of_it_is_read(
         found = measured_client.outcome(streamer.url())
 
     assert found == outcome
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 2
     if found == FULL:
         # One byte more than the limit tells that there is more, and the reader's buffer holds 8 KiB of it.
         assert BLOCK < sum(taken) <= LONGEST_FLOOD_HEAD + BLOCK + 1 + 8_192
@@ -213,7 +213,7 @@ def test_a_drip_is_cut_at_the_deadline(stream: Stream, kind: Kind) -> None:
         failed, seconds = timed_failure(streamer.url())
 
     assert (failed.kind, failed.was_sent) == (kind, True)
-    assert 0.45 < seconds < 4  # without an end it drips for 20 seconds and more
+    assert 0.45 < seconds < 1
 
 
 def test_a_dripping_handshake_is_cut_at_the_deadline() -> None:
@@ -222,7 +222,7 @@ def test_a_dripping_handshake_is_cut_at_the_deadline() -> None:
         failed, seconds = timed_failure(streamer.url(scheme="https"))
 
     assert (failed.kind, failed.was_sent) == (Kind.TIMEOUT, False)
-    assert 0.45 < seconds < 4
+    assert 0.45 < seconds < 1
 
 
 def test_a_connection_that_is_never_taken_is_left_at_the_deadline() -> None:
@@ -230,7 +230,7 @@ def test_a_connection_that_is_never_taken_is_left_at_the_deadline() -> None:
         failed, seconds = timed_failure(f"http://127.0.0.1:{port}/")
 
     assert (failed.kind, failed.was_sent) == (Kind.TIMEOUT, False)
-    assert 0.45 < seconds < 4
+    assert 0.45 < seconds < 1
 
 
 def test_connecting_to_one_address_does_not_take_all_the_time_there_is(
@@ -243,7 +243,7 @@ def test_connecting_to_one_address_does_not_take_all_the_time_there_is(
         failed = failure(f"http://two.example:{port}/", allowed_hosts=["two.example"])
 
     assert (failed.kind, failed.was_sent) == (Kind.CONNECT, False)
-    assert time.monotonic() - started < 4  # one connection may take five
+    assert time.monotonic() - started < 1
 
 
 def test_a_server_that_reads_nothing_is_left_at_the_deadline() -> None:
@@ -260,7 +260,7 @@ def test_a_server_that_reads_nothing_is_left_at_the_deadline() -> None:
             )
 
     assert (caught.value.kind, caught.value.was_sent) == (Kind.TIMEOUT, True)
-    assert 0.45 < time.monotonic() - started < 4
+    assert 0.45 < time.monotonic() - started < 1
 
 
 def test_a_download_reads_no_more_than_it_may(tmp_path: Path) -> None:

@@ -253,7 +253,7 @@ def test_proxies_and_passwords_of_the_environment_are_ignored(
 
 def wait_for_look_ups() -> None:
     """Wait until no look-up is left behind, and see that each has given its place back."""
-    until = time.monotonic() + 20
+    until = time.monotonic() + 10
     while any(thread.name == "resolve" for thread in threading.enumerate()) and time.monotonic() < until:
         time.sleep(0.02)
     assert lookups._places._value == 64
@@ -267,7 +267,7 @@ def test_hanging_look_ups_are_bounded_and_hold_nobody_longer_than_the_deadline(
     for host in hosts:
         nameserver.answer(host, "silence")
 
-    monkeypatch.setenv("RES_OPTIONS", "timeout:6 attempts:1")
+    monkeypatch.setenv("RES_OPTIONS", "timeout:3 attempts:1")
 
     def look(host: str) -> float:
         started = time.monotonic()
@@ -277,7 +277,7 @@ def test_hanging_look_ups_are_bounded_and_hold_nobody_longer_than_the_deadline(
         return time.monotonic() - started
 
     with ThreadPoolExecutor(80) as pool:
-        assert max(pool.map(look, hosts)) < 4  # the look-up itself takes six seconds
+        assert max(pool.map(look, hosts)) < 1.5
 
     assert 0 < len([thread for thread in threading.enumerate() if thread.name == "resolve"]) <= 64
     wait_for_look_ups()

@@ -27,7 +27,7 @@ def test_a_wake_up_outlives_a_broker_that_fails_and_many_are_one(monkeypatch):
     began = time.monotonic()
     for _ in range(10_000):
         wakeups.wake("tests.nothing")
-    assert time.monotonic() - began < 5  # waiting for each would take half an hour
+    assert time.monotonic() - began < 1
 
     end = time.monotonic() + 15
     while not sent and time.monotonic() < end:
